@@ -1,7 +1,7 @@
-"""Bad input through Python: one clear line of costmodel's own, no error from inside, no nonsense accepted.
+"""Bad input through the Python API: every public function refuses it with one clear line of costmodel's own.
 
-What is asked of every public function is that of CONTRIBUTING.md, "Bad input is one line"; what is no kind of
-input anywhere (an object, a closed file, …) is known without asking the program.
+CONTRIBUTING.md, "Bad input is one line", states what every public function must do. Values that are no input
+of any function (an object, a closed file, …) must always be refused.
 """
 
 import dataclasses
@@ -45,7 +45,7 @@ STACKED = {"num_layers": 2, "d_model": 64, "vocab": 100}
 
 
 class Call:
-    """A call that is right, of which one argument is to be spoiled."""
+    """A valid call, one argument of which can be replaced by an invalid value."""
 
     def __init__(self, function, *args, **kwargs):
         self.function, self.args, self.kwargs = function, args, kwargs
@@ -63,7 +63,7 @@ HOW = {"rung": None, "state": "warm", "framework": None}
 GRIDDED = {**HOW, "where": None, "prices": None, **SIZES}
 STEPPED = {"seq_kv": None, "gradient_bytes": None, "rung": "bound"}
 
-#: Every public function, and every class that users make themselves, by what stands in `__all__`.
+#: A valid call of every public function, and of every class that users construct, by its name in `__all__`.
 CALLS = {
     "crossover": Call(
         cm.crossover, LSTM, FLASH, H200, over="seq", of="flops", rung=None, limit=64,
@@ -142,7 +142,7 @@ CALLS = {
         parallel.plan, STACK, EIGHT, batch=8, seq=512, margin=0.1, **STEPPED
     ),
     "parallel.stack_of": Call(parallel.stack_of, GPT2, dtype="bf16", attention="tiled"),
-    # Beside those of `__all__`: layers, a device's and a model's own questions, what commands are made of.
+    # Not in `__all__`: layers, methods of devices and models, and the functions behind the commands.
     "layers.get": Call(layers.get, "lstm"),
     "LSTM": Call(cm.LSTM, dtype="bf16", direction="fwd", convention="exact", bidirectional=False),
     "TiledAttention": Call(cm.TiledAttention, causal=True, tile=None, schedule="fa2"),
@@ -163,7 +163,7 @@ CALLS = {
         rung="bound", clusters=(), others=(),
     ),
 }  # fmt: skip
-#: What the program makes and users read: answers, tables, parts of them.
+#: Classes that only the program constructs and users read: answers, tables and their parts.
 ANSWERS = {
     "CostmodelError", "Crossover", "Prediction", "hardware.Fault", "hardware.Quantity", "hardware.Status",
     "sweep.Estimate", "sweep.Grid", "reports.Explorer", "reports.Facts", "reports.Frames",
@@ -176,14 +176,14 @@ FUNCTIONS = {(f"sweep.{name}", "progress") for name in ("best", "front", "stream
 
 
 class NoInput:
-    """An object that nothing is told by."""
+    """An object that is no valid argument of any function."""
 
 
 CLOSED = io.StringIO()
 CLOSED.close()
-#: What is no input, of whatever function.
+#: Values that no function accepts.
 NOWHERE = st.sampled_from([NoInput(), CLOSED, 1j, Decimal(2), b"x", ...])
-#: What is some function's input, and not many others'.
+#: Values that some functions accept and most do not.
 ELSEWHERE = st.one_of(
     st.none(),
     st.booleans(),
@@ -199,7 +199,7 @@ ELSEWHERE = st.one_of(
 )
 
 
-def test_every_public_name_is_asked():
+def test_every_public_name_is_called_here_or_is_an_answer():
     every = {name for name in cm.__all__ if name != "__version__"}
     inner = {"hardware": hardware, "sweep": grids, "reports": reports, "validation": validation}
     inner |= {"models": models, "parallel": parallel}
@@ -212,12 +212,13 @@ def test_every_public_name_is_asked():
 @pytest.mark.parametrize("name", [name for name, call in CALLS.items() if call.slots])
 @settings(max_examples=50, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_what_is_no_input_is_refused_in_a_line(name, data, tmp_path, monkeypatch):
+def test_invalid_arguments_are_refused_with_one_line(name, data, tmp_path, monkeypatch):
+    """Hypothesis replaces one argument at a time; values of `NOWHERE` must be refused."""
     monkeypatch.chdir(tmp_path)
     call = CALLS[name]
     slot = data.draw(st.sampled_from(call.slots))
     nowhere, value = data.draw(NOWHERE.map(lambda v: (True, v)) | ELSEWHERE.map(lambda v: (False, v)))
-    # What a function of the user's own raises is the user's.
+    # A callback is the user's: what it raises is not costmodel's to report.
     assume(not callable(value) or (name, slot) not in FUNCTIONS)
     try:
         call.spoiled(slot, value)
@@ -230,7 +231,7 @@ def test_what_is_no_input_is_refused_in_a_line(name, data, tmp_path, monkeypatch
         assert not nowhere, f"{name} takes {value!r} as {slot}"
 
 
-# -- what was accepted in silence ----------------------------------------------------------------
+# -- values that used to be accepted ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -261,7 +262,7 @@ def test_what_is_no_input_is_refused_in_a_line(name, data, tmp_path, monkeypatch
         (lambda: hardware.family_of("nvidia/h300"), "unknown device"),
     ],
 )  # fmt: skip
-def test_nonsense_is_not_taken(ask, text):
+def test_invalid_values_once_accepted_are_refused(ask, text):
     with pytest.raises(CostmodelError, match=text):
         ask()
 
@@ -270,24 +271,24 @@ def test_nonsense_is_not_taken(ask, text):
     ("given", "text"),
     [({"budget_s": math.nan}, "wanted budget_s above 0"), ({"passes": 0}, "passes: wanted a whole number")],
 )
-def test_nonsense_is_not_measured(given, text):
+def test_measure_refuses_an_invalid_budget_or_number_of_passes(given, text):
     pytest.importorskip("torch")
     with pytest.raises(CostmodelError, match=text):
         validation.measure("cpu", cases=[], **given)
 
 
-def test_a_column_to_group_by_counts_once():
+def test_grouping_by_a_column_twice_equals_grouping_once():
     once, twice = (grids.best(GRID, "seconds", by=by) for by in (["seq"], ["seq", "seq"]))
     pd.testing.assert_frame_equal(once, twice)
 
 
-def test_a_name_too_long_for_a_file_is_no_error_of_the_system():
+def test_name_too_long_for_the_file_system_is_a_costmodel_error():
     for ask in (models.load, reports.read):
         with pytest.raises(CostmodelError, match="File name too long"):
             ask("x" * 300)
 
 
-def test_a_path_may_be_text(tmp_path):
+def test_paths_may_be_strings(tmp_path):
     FRAME.to_csv(tmp_path / "x.csv", index=False)
     assert len(reports.read(str(tmp_path / "x.csv"))) == len(FRAME)
     assert grids.stream(GRID, str(tmp_path / "x.parquet")) == GRID.points
@@ -295,7 +296,7 @@ def test_a_path_may_be_text(tmp_path):
         grids.stream(GRID, str(tmp_path / "x.parquet"))
 
 
-def test_an_error_is_one_line_whatever_it_names():
+def test_error_text_is_folded_into_one_line():
     for error in (CostmodelError, UnknownNameError):
         assert str(error("wanted this,\n\n  got\tthat")) == "wanted this, got that"
 
@@ -329,7 +330,7 @@ def spoken(
         (([],), {"sizes": {}, "each": range(3), "count": 2.5}),
     ],
 )
-def test_what_the_annotations_say_is_taken(args, kwargs):
+def test_arguments_that_match_their_annotations_are_accepted(args, kwargs):
     assert len(spoken(*args, **kwargs)) == 8
 
 
@@ -350,17 +351,17 @@ def test_what_the_annotations_say_is_taken(args, kwargs):
         ((), {"count": str}, "got the class str"),
     ],
 )
-def test_what_they_do_not_say_is_refused(args, kwargs, text):
+def test_arguments_that_contradict_their_annotations_are_refused(args, kwargs, text):
     with pytest.raises(CostmodelError, match=text):
         spoken(*args, **kwargs)
 
 
-def test_an_iterator_is_left_as_it_is():
+def test_checking_does_not_consume_an_iterator():
     given = iter([1, "x"])
     assert spoken(each=given)[3] == [1, "x"]
 
 
-def test_a_wrong_number_is_a_size_error_and_pythons_own_errors_stay():
+def test_wrong_number_is_a_size_error_and_wrong_call_a_type_error():
     with pytest.raises(SizeError):
         spoken(count="3")
     with pytest.raises(TypeError, match="positional argument"):
@@ -369,7 +370,7 @@ def test_a_wrong_number_is_a_size_error_and_pythons_own_errors_stay():
         cm.what_if(ONE, nonsense=1)
 
 
-def test_a_dataclass_is_checked_when_it_is_changed_too():
+def test_dataclasses_replace_checks_its_arguments_too():
     with pytest.raises(CostmodelError, match="Layout: wanted overlap to be True or False"):
         dataclasses.replace(BY_TENSOR, overlap=None)
     assert typed(spoken).__doc__ == "Say what was given."

@@ -1,4 +1,4 @@
-"""Classes and degrees: Table 1 of "Attention Is All You Need", out of the expressions."""
+"""Complexity classes and degrees of the expressions, against Table 1 of "Attention Is All You Need"."""
 
 import math
 from fractions import Fraction
@@ -24,7 +24,7 @@ n, d, k, w, m = symbols("seq d_model k window sram")
         ("tiled-attention", {"tile": (128, 64)}),
     ],
 )
-def test_table_1_self_attention(layer, options):
+def test_self_attention_has_the_classes_of_table_1(layer, options):
     """Vaswani et al., Table 1, row 1 (claims.md §2)."""
     (row,) = table1([get(layer)(**options)])
     assert [str(c) for c in (row.complexity, row.sequential, row.path)] == ["O(n²·d)", "O(1)", "O(1)"]
@@ -32,13 +32,13 @@ def test_table_1_self_attention(layer, options):
 
 @pytest.mark.parametrize("layer", ["rnn", "lstm", "gru"])
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_table_1_recurrent(layer, bidirectional):
-    """Row 2."""
+def test_recurrent_layers_have_the_classes_of_table_1(layer, bidirectional):
+    """Vaswani et al., Table 1, row 2."""
     (row,) = table1([get(layer)(bidirectional=bidirectional)])
     assert [str(c) for c in (row.complexity, row.sequential, row.path)] == ["O(n·d²)", "O(n)", "O(n)"]
 
 
-def test_projections_add_their_class():
+def test_projections_add_a_term_n_d_squared():
     (row,) = table1([get("dense-attention")(projections=True)])
     assert set(row.complexity.terms) == {n * d**2, n**2 * d}
 
@@ -46,7 +46,7 @@ def test_projections_add_their_class():
 @pytest.mark.parametrize(
     ("expression", "text"),
     [
-        (2 * k * n * d**2, "O(k·n·d²)"),  # rows 3 and 4, as layers to come will write them
+        (2 * k * n * d**2, "O(k·n·d²)"),  # as rows 3 and 4 of Table 1
         (w * n * d - w * (w - 1) * d / 2, "O(w·n·d)"),
         (sp.ceiling(sp.log(n) / sp.log(k)), "O(log_k n)"),
         (ceil_div(n, w), "O(n/w)"),
@@ -62,15 +62,17 @@ def test_projections_add_their_class():
         (k * n * d + n * d**2, "O(k·n·d + n·d²)"),  # separable convolution
     ],
 )
-def test_classes(expression, text):
+def test_complexity_keeps_the_fastest_growing_terms(expression, text):
+    """Worked out by hand."""
     assert str(complexity(expression)).replace("K", "k") == text
 
 
-def test_latex():
+def test_complexity_has_latex():
     assert complexity(4 * n**2 * d + n).latex == r"O\left(d n^{2}\right)"
 
 
-def test_degrees_through_integer_functions():
+def test_degree_sees_through_ceil_max_and_log():
+    """Worked out by hand."""
     assert degree(ceil_div(n, d) * n, "seq") == 2
     assert degree(sp.Max(n**3, d) + CeilLog2(n), n) == 3
     assert degree(CeilLog2(n), n) == 0
@@ -84,8 +86,10 @@ SIZES = ("batch", "heads", "kv_heads", "seq", "head_dim", "value_dim", "sram")
 
 @pytest.mark.parametrize("direction", ["fwd", "bwd"])
 @pytest.mark.parametrize("schedule", ["fa1", "fa2"])
-def test_degrees_of_causal_tiles(schedule, direction):
-    """A query more sees every key, a key more is seen by every query: each to the first power."""
+def test_causal_tiled_counts_are_linear_in_the_number_of_keys(schedule, direction):
+    """At a fixed number of queries each further key adds the same work: degree
+    1, and twice the keys are twice the count.
+    """
     layer = get("tiled-attention")(causal=True, schedule=schedule, direction=direction)
     for count in (*layer.cost.flops.values(), layer.cost.bytes["hbm"], layer.cost.bytes["l2"]):
         if count != 0:
@@ -95,8 +99,10 @@ def test_degrees_of_causal_tiles(schedule, direction):
             assert float(at[1] / at[0]) == pytest.approx(2, rel=1e-3)
 
 
-def test_degrees_of_tiled_traffic():
-    """Dao et al. 2022, Theorem 2: Θ(N²d²/M): degree 2 in N at fixed M, 2 in d, falling with M."""
+def test_tiled_traffic_has_the_degrees_of_theorem_2():
+    """Dao et al. 2022, Theorem 2: Θ(N²d²/M), that is degree 2 in N and
+    in d at fixed M, and less with a larger M.
+    """
     traffic = in_width(*(layer := get("tiled-attention")(schedule="fa1"),), layer.cost.bytes["hbm"])
     assert degree(traffic, "seq") == 2
     head = symbols("head_dim")[0]
@@ -104,16 +110,18 @@ def test_degrees_of_tiled_traffic():
 
 
 @pytest.mark.parametrize("name", ["tiled-attention", "mla", "ring-attention", "ulysses"])
-def test_a_causal_mask_halves_what_is_read_again_and_changes_no_class(name):
-    """FlashAttention-2 reads K and V for each block of Q: n²d²/M, all pairs or half of them."""
+def test_causal_mask_changes_no_degree_of_the_l2_traffic(name):
+    """FlashAttention-2 reads K and V once for each block of Q: n²d²/M
+    for all pairs, about half under the mask.
+    """
     causal, all_pairs = (get(name)(causal=mask).cost.bytes["l2"] for mask in (True, False))
     assert {s: degree(causal, s) for s in SIZES} == {s: degree(all_pairs, s) for s in SIZES}
     assert degree(causal, "head_dim") == 2
     assert degree(causal, "sram") == 0
 
 
-def test_depths():
-    """claims.md S2: degree 1 against none; with tree reductions log n + log d."""
+def test_depth_is_linear_in_length_for_an_lstm_and_constant_for_attention():
+    """claims.md S2: degree 1 against 0; with tree reductions the depth of attention has a term log n."""
     assert degree(get("lstm")().cost.depth, "seq") == 1
     attention = get("dense-attention")()
     assert degree(attention.cost.depth, "seq") == 0
@@ -121,7 +129,7 @@ def test_depths():
     assert sp.log(n) in terms
 
 
-#: Sizes of a layer far from where tiles, windows and experts run out.
+#: Sizes far from those at which tiles, windows or experts run out.
 TYPICAL = {
     "batch": 64, "seq": 4096, "seq_kv": 12288, "heads": 8, "kv_heads": 4, "head_dim": 64, "value_dim": 96,
     "d_model": 512, "d_ff": 2048, "hidden": 512, "input": 384, "num_layers": 4, "vocab": 30000, "window": 128,
@@ -134,8 +142,10 @@ TYPICAL = {
 
 
 @pytest.mark.parametrize("name", available())
-def test_classes_are_those_of_the_numbers(name):
-    """Four times a size: no count grows faster than its class, and with length and batch as fast."""
+def test_evaluated_counts_grow_as_their_degree_says(name):
+    """From one size to four times it: no count grows faster than its
+    degree; in length and batch, exactly as fast.
+    """
     cost = get(name)(direction="bwd" if "bwd" in get(name).directions else "fwd").cost
     counts = [count for count in (cost.flops.total, cost.bytes["hbm"], cost.footprint) if count != 0]
     names = sorted({s.name for count in counts for s in count.free_symbols} - {"sram", "onchip", "density"})

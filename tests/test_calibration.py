@@ -1,4 +1,4 @@
-"""Calibration files: what is written is what is read."""
+"""Calibration files: written and read back unchanged, found beside a spec, and refused when damaged."""
 
 from pathlib import Path
 
@@ -25,8 +25,8 @@ PROVENANCE = Provenance(
 )
 
 
-def test_what_was_predicted_is_forgotten_with_the_constants(monkeypatch):
-    """Fit, write and run in one session: the run is judged with the new constants."""
+def test_files_forget_drops_cached_predictions_too(monkeypatch):
+    """Fit, write and predict in one session: predictions made after `files.forget` have the new constants."""
     sizes = {"m": 64, "n": 4096, "k": 4096}
     before = predict(Matmul(), "nvidia/h200-sxm", **sizes)
     monkeypatch.setattr(calibration, "path_of", lambda _: Path("nowhere.yaml"))
@@ -52,7 +52,7 @@ def file(*sections, device="nvidia/h200-sxm"):
 # -- the file ----------------------------------------------------------------------------------
 
 
-def test_what_is_written_is_what_is_read(tmp_path):
+def test_calibration_file_survives_a_round_trip(tmp_path):
     whole = file(
         section(
             constants={"efficiency": 1 / 3, "overhead_s": 2.5e-6},
@@ -91,7 +91,7 @@ def test_what_is_written_is_what_is_read(tmp_path):
         (lambda t: t.replace("nvidia/h200-sxm", "nvidia/t4"), "is of nvidia/t4, wanted nvidia/h200-sxm"),
     ],
 )
-def test_a_damaged_file_is_one_clear_line(tmp_path, damage, text):
+def test_damaged_file_is_refused_with_one_line(tmp_path, damage, text):
     path = tmp_path / "h200-sxm.calibration.yaml"
     calibration.dump(path, file(section()))
     path.write_text(damage(path.read_text(encoding="utf-8")), encoding="utf-8")
@@ -114,31 +114,31 @@ def beside_a_spec(folder, name="nvidia/mine"):
 SIZES = {"m": 512, "n": 4096, "k": 4096}
 
 
-def test_constants_beside_a_spec_given_by_path_are_its_own(tmp_path, monkeypatch):
+def test_constants_beside_a_users_spec_serve_that_device(tmp_path, monkeypatch):
     own = predict(Matmul(), beside_a_spec(tmp_path), **SIZES)
     assert (own.rung, own.constants_from) == ("calibrated", "self")
     assert own.lo80_s == pytest.approx(max(0.9 * own.seconds, own.lower_s))
-    # A what-if of it rests on them, and says whose they are; so does the file from another folder.
+    # A what-if of the device uses them too and names the device. The spec's path may be relative.
     device = load(tmp_path / "mine.yaml")
     other = predict(Matmul(), device.replace(hbm="2x"), **SIZES)
     assert (other.rung, other.constants_from) == ("kernel", "nvidia/mine")
     monkeypatch.chdir(tmp_path)
     assert predict(Matmul(), "mine.yaml", **SIZES).seconds == own.seconds
-    # The same spec with no constants beside it is another device, and has a relative's.
+    # The same spec without constants beside it is another device, which takes a relative's.
     (tmp_path / "alone").mkdir()
     alone = (tmp_path / "mine.yaml").rename(tmp_path / "alone" / "mine.yaml")
     assert load(alone) != device
     assert predict(Matmul(), alone, **SIZES).constants_from == "nvidia/h200-sxm"
 
 
-def test_constants_beside_a_copy_of_a_shipped_spec_go_before_the_packages(tmp_path):
+def test_constants_beside_a_copied_spec_replace_the_shipped_ones(tmp_path):
     path = beside_a_spec(tmp_path, "nvidia/h200-sxm")
     mine, shipped = (predict(Matmul(), device, **SIZES) for device in (path, "nvidia/h200-sxm"))
     assert mine.constants_from == shipped.constants_from == "self"
     assert mine.plan.phases[0].choice.constants != shipped.plan.phases[0].choice.constants
 
 
-def test_a_damaged_file_beside_a_spec_is_one_line(tmp_path):
+def test_damaged_file_beside_a_spec_is_refused_with_one_line(tmp_path):
     path = beside_a_spec(tmp_path)
     (tmp_path / "mine.calibration.yaml").write_text("constants: {}", encoding="utf-8")
     with pytest.raises(SpecError, match=r"^mine\.calibration\.yaml: not a calibration file: .*; refit it$"):
@@ -147,7 +147,7 @@ def test_a_damaged_file_beside_a_spec_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("device", calibration.calibrated_devices())
-def test_every_calibration_that_ships_can_be_read(device):
+def test_every_shipped_calibration_is_readable_and_has_provenance(device):
     sections = calibration.load(device)
     assert sections
     for part in sections:
@@ -165,7 +165,7 @@ KEPT_ASIDE = {
 }  # fmt: skip
 
 
-def test_nothing_was_fitted_on_what_is_kept_aside():
+def test_nothing_was_fitted_on_devices_kept_aside():
     assert not KEPT_ASIDE & set(calibration.calibrated_devices())
 
 

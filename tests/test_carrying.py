@@ -1,4 +1,4 @@
-"""What constants become on another device, or of another framework's kernel."""
+"""How constants change when they are carried to another device or to another framework's kernel."""
 
 import math
 from functools import partial
@@ -38,7 +38,7 @@ def fitted(monkeypatch):
     return put
 
 
-def test_cycles_go_by_the_clock_and_the_rest_stays(fitted):
+def test_start_time_of_a_pass_scales_with_the_clock_and_shares_stay(fitted):
     fitted({})
     told = section("stream", "gelu", "fp32", "pytorch", start_s=2e-6, bandwidth_share=0.9)
     a100, h100 = load("nvidia/a100-pcie-40gb"), load("nvidia/h100-sxm")
@@ -55,8 +55,10 @@ def test_cycles_go_by_the_clock_and_the_rest_stays(fitted):
         ("conv", "causal_conv1d_decode", "start_cycles"),
     ],
 )
-def test_a_quarter_of_a_kernels_start_goes_with_no_clock_of_the_units(fitted, kernel, op, constant):
-    """Three quarters are cycles: at 1.27 times the clock it takes 1/4 + 3/4 / 1.27 of the time."""
+def test_three_quarters_of_a_kernels_start_scale_with_the_clock(fitted, kernel, op, constant):
+    """A quarter of a start runs at no clock of the units: at 1.27 times the
+    clock it takes 1/4 + 3/4 / 1.27 of the time.
+    """
     fitted({})
     told = section(kernel, op, **{constant: 3000.0})
     slow, fast = load("nvidia/h200-sxm"), load("nvidia/l40s")
@@ -70,24 +72,24 @@ def test_a_quarter_of_a_kernels_start_goes_with_no_clock_of_the_units(fitted, ke
 @pytest.mark.parametrize(
     ("kernel", "op", "dtype", "lender", "device", "times"),
     [
-        # As many bytes a second: 1.41 GHz for 1.74, 1.98 for 2.52.
+        # The same bytes per second: 1.41 GHz against 1.74, 1.98 against 2.52.
         ("gemm", "gemm", "bf16", "nvidia/a40", "nvidia/a100-sxm-80gb", 1740 / 1410),
         ("attention", "attention_prefill", "bf16", "nvidia/a100-sxm-80gb", "nvidia/l40s", 1410 / 2520),
         ("decode", "attention_decode", "bf16", "nvidia/h200-sxm", "nvidia/h100-sxm", 1.0),
-        # Of one architecture as many in a cycle: 2.062 GHz for 1.965, 2.04 for 2.52.
+        # Within one architecture the same bytes per cycle: 2.062 GHz against 1.965, 2.04 against 2.52.
         ("gemm", "gemm", "bf16", "nvidia/b200-sxm", "nvidia/gb200", 1.0),
         ("attention", "attention_prefill", "bf16", "nvidia/l40s", "nvidia/l4", 1.0),
-        # Convolutions are loaded by threads on Hopper, too; so are products of what has no tensor core.
+        # Threads load the operands of convolutions on Hopper too, and of products without tensor cores.
         ("conv", "causal_conv1d_prefill", "bf16", "nvidia/l40s", "nvidia/h200-sxm", 2520 / 1980),
         ("gemm", "gemm", "fp32", "nvidia/a100-pcie-40gb", "nvidia/h100-sxm", 1410 / 1980),
-        # Where an accelerator loads, no less in a cycle than where threads do.
+        # Where a TMA loads, a unit takes in at least as many bytes per cycle as where threads do.
         ("gemm", "gemm", "bf16", "nvidia/a100-sxm-80gb", "nvidia/h200-sxm", 1.0),
         ("gemm", "gemm", "bf16", "nvidia/l40s", "nvidia/b200-sxm", 2520 / 1965),
         ("gemm", "gemm", "bf16", "nvidia/h200-sxm", "nvidia/a100-sxm-80gb", 1.0),
         ("gemm", "gemm", "bf16", "nvidia/h200-sxm", "nvidia/l40s", 1980 / 2520),
     ],
 )
-def test_caches_and_memory_give_a_unit_as_many_bytes_a_second(
+def test_intake_of_a_unit_is_carried_at_the_same_bytes_per_second(
     fitted, kernel, op, dtype, lender, device, times
 ):
     fitted({})
@@ -100,15 +102,15 @@ def test_caches_and_memory_give_a_unit_as_many_bytes_a_second(
     assert got == pytest.approx(dict.fromkeys(names, 1000.0 * times), rel=1e-3)
 
 
-def test_no_kernel_reaches_more_than_all_of_a_memory(fitted):
-    """Fits of what memory does not limit say so: batched products on A100 1.1 of it."""
+def test_carried_bandwidth_share_is_at_most_one(fitted):
+    """A fit of kernels that memory does not limit may exceed 1: batched products on A100 have 1.1."""
     fitted({})
     told = section("gemm", "bmm", "fp32", "pytorch", bandwidth_share=1.1)
     got = carried(told.constants, told, "nvidia/a100-pcie-40gb", load("nvidia/h100-sxm"), FP32, own=True)
     assert got == {"bandwidth_share": 1.0}
 
 
-def test_a_chain_of_multiply_adds_is_cycles_and_a_launch_is_the_hosts(fitted):
+def test_chain_time_scales_with_the_clock_and_launch_times_stay(fitted):
     fitted({})
     told = section("recurrence", "lstm", "fp32", "cudnn", chain_s=4e-8, step_s=2e-5, call_s=5e-5)
     p100, titan = load("nvidia/p100-pcie-16gb"), load("nvidia/titan-xp")
@@ -122,12 +124,12 @@ def test_a_chain_of_multiply_adds_is_cycles_and_a_launch_is_the_hosts(fitted):
     ("lender", "kernel", "share", "got"),
     [
         ("nvidia/a100-sxm-80gb", "decode", 0.96, 0.87),
-        ("nvidia/a100-sxm-80gb", "gemm", 0.8, 0.8),  # for other reasons less than memory gives
-        ("nvidia/a100-sxm-80gb", "stream", 0.96, 0.96),  # passes say themselves what is reached
-        ("nvidia/t4", "decode", 0.96, 0.96),  # of the same kind of memory
+        ("nvidia/a100-sxm-80gb", "gemm", 0.8, 0.8),  # limited by something other than memory
+        ("nvidia/a100-sxm-80gb", "stream", 0.96, 0.96),  # a pass itself defines what is reached
+        ("nvidia/t4", "decode", 0.96, 0.96),  # from the same kind of memory
     ],
 )
-def test_no_kernel_reaches_more_of_graphics_memory_than_a_pass(fitted, lender, kernel, share, got):
+def test_carried_bandwidth_share_on_gddr_is_at_most_that_of_a_pass(fitted, lender, kernel, share, got):
     passes = [section("stream", "layernorm", "fp16", bandwidth_share=value) for value in (0.74, 0.87)]
     passes.append(section("stream", "gelu", "fp16", start_s=1e-6))  # says nothing of it
     passes.append(section("gemm", "gemm", "fp16", bandwidth_share=0.99))  # what limits it may not be memory
@@ -141,25 +143,25 @@ def test_no_kernel_reaches_more_of_graphics_memory_than_a_pass(fitted, lender, k
     told = section(kernel, kernel, bandwidth_share=share)
     wanted, board = Wanted(kernel, kernel, "bf16"), load("nvidia/l40s")
     assert carried(told.constants, told, lender, board, wanted, own=False) == {"bandwidth_share": got}
-    most = 0.9 if got < share else got  # what was fitted on it may be asked
+    most = 0.9 if got < share else got  # then what was fitted on the board itself counts
     assert carried(told.constants, told, lender, board, wanted, own=True) == {"bandwidth_share": most}
 
 
 @pytest.mark.parametrize(
     ("bytes_per_cycle", "lender", "device", "ahead"),
     [
-        (17.15, "nvidia/a100-sxm-80gb", "nvidia/h200-sxm", 1.28),  # as far ahead of memory as there
-        (60.0, "nvidia/a100-sxm-80gb", "nvidia/h200-sxm", 60 / 18.37),  # more than memory asks for, anyway
+        (17.15, "nvidia/a100-sxm-80gb", "nvidia/h200-sxm", 1.28),  # as far ahead of memory as on the lender
+        (60.0, "nvidia/a100-sxm-80gb", "nvidia/h200-sxm", 60 / 18.37),  # more than either memory needs
         (13.1, "nvidia/l40s", "nvidia/h200-sxm", 2.0),  # far ahead of GDDR: what keeps HBM busy is enough
-        (28.2, "nvidia/h200-sxm", "nvidia/l40s", 28.2 * 1980 / 2520 / 2.414),  # as many bytes a second
+        (28.2, "nvidia/h200-sxm", "nvidia/l40s", 28.2 * 1980 / 2520 / 2.414),  # the same bytes per second
     ],
 )
-def test_what_a_unit_takes_in_keeps_memory_as_busy_as_on_the_relative(bytes_per_cycle, lender, device, ahead):
-    """By Little's law so many bytes are under way; what was fitted is A100's, L40S's and H200's by vLLM."""
+def test_carried_intake_keeps_memory_as_busy_as_on_the_lender(bytes_per_cycle, lender, device, ahead):
+    """Little's law gives the bytes in flight. Constants: those fitted to vLLM on A100, L40S and H200."""
     told = section("decode", "attention_decode", stream_bytes_per_cycle=bytes_per_cycle)
     wanted, board = Wanted("decode", "attention_decode", "bf16"), load(device)
     got = carried(told.constants, told, lender, board, wanted, own=False)["stream_bytes_per_cycle"]
-    # Of the whole device's bandwidth: 4.8 TB/s over 132 units at 1.98 GHz are 18.37 bytes a unit and cycle.
+    # H200's whole bandwidth, 4.8 TB/s, is 18.37 bytes per cycle for each of its 132 units at 1.98 GHz.
     assert got * board.units * board.clock_hz / board.hbm_bandwidth == pytest.approx(ahead, rel=2e-3)
 
 
@@ -172,16 +174,18 @@ def test_what_a_unit_takes_in_keeps_memory_as_busy_as_on_the_relative(bytes_per_
         ("nvidia/l40s", "nvidia/h200-sxm", 0.88),
     ],
 )
-def test_a_whole_cache_holds_what_it_holds(lender, device, got):
-    """How A100's and H100's halves keep copies of each other's lines is theirs (Ampere's white paper)."""
+def test_reduced_cache_share_is_not_carried_from_a_split_l2_to_a_whole_one(lender, device, got):
+    """The halves of A100's and H100's L2 keep copies of each other's lines (Ampere's white paper)."""
     told = section("conv", "causal_conv1d_prefill", cache_share=0.88)
     wanted = Wanted("conv", "causal_conv1d_prefill", "bf16")
     assert carried(told.constants, told, lender, load(device), wanted, own=False) == {"cache_share": got}
 
 
 @pytest.mark.parametrize("rest", [0.0, 0.4, 1.5])
-def test_arithmetic_that_takes_longer_hides_more_of_the_rest(fitted, rest):
-    """Arithmetic of 1 beside `rest` takes √(1 + rest²), of which it is a share; that of t, √(t² + rest²)."""
+def test_peak_share_is_higher_on_cut_tensor_cores(fitted, rest):
+    """Arithmetic of time 1 beside other work `rest` takes √(1 + rest²) in
+    all; arithmetic of time t, √(t² + rest²).
+    """
     fitted({})
     whole, cut = load("nvidia/a40"), load("nvidia/rtx-3090")
     t = whole.peak("bf16") / whole.units / whole.clock_hz * cut.units * cut.clock_hz / cut.peak("bf16")
@@ -195,11 +199,11 @@ def test_arithmetic_that_takes_longer_hides_more_of_the_rest(fitted, rest):
 @pytest.mark.parametrize(
     ("lender", "device", "dtype", "share"),
     [
-        ("nvidia/a40", "nvidia/rtx-3090", "bf16", 1.02),  # nothing beside the arithmetic
+        ("nvidia/a40", "nvidia/rtx-3090", "bf16", 1.02),  # above 1: no other work beside the arithmetic
         ("nvidia/a40", "nvidia/a100-pcie-40gb", "fp32", 0.7),  # 128 lanes a unit and 64: no tensor cores
     ],
 )
-def test_what_is_no_cut_of_tensor_cores_changes_no_share(fitted, lender, device, dtype, share):
+def test_peak_share_is_unchanged_unless_tensor_cores_are_cut(fitted, lender, device, dtype, share):
     fitted({})
     told = section(dtype=dtype, peak_share=share)
     got = carried(told.constants, told, lender, load(device), Wanted("gemm", "gemm", dtype), own=True)
@@ -209,35 +213,35 @@ def test_what_is_no_cut_of_tensor_cores_changes_no_share(fitted, lender, device,
 @pytest.mark.parametrize(
     ("device", "own", "energy_j"),
     [
-        # What an operation draws in single precision falls from Ampere to Hopper as it does in bf16.
+        # The energy of an fp32 operation falls from Ampere to Hopper as that of a bf16 operation does.
         ("nvidia/h100-sxm", True, 6e-12),
         ("nvidia/h200-sxm", True, 6e-12),
         # Rung `kernel` takes nothing fitted on the device itself.
         ("nvidia/h200-sxm", False, 10e-12),
-        # Ada's chips and Blackwell's are made as Hopper's are.
+        # Ada and Blackwell are made in the same process as Hopper.
         ("nvidia/l4", True, 6e-12),
         ("nvidia/gb200", True, 6e-12),
-        # Within a family, and where nothing tells of the device's, it stays.
+        # It stays within a family, and where nothing was fitted in the device's generation.
         ("nvidia/a100-pcie-40gb", True, 10e-12),
         ("nvidia/a40", True, 10e-12),
     ],
 )
-def test_energy_goes_with_the_generation(fitted, device, own, energy_j):
+def test_energy_per_operation_scales_with_the_generation(fitted, device, own, energy_j):
     told = section(dtype="fp32", framework="pytorch", energy_j=10e-12)
     fitted({
         "nvidia/a100-sxm-80gb": (
             section(energy_j=2e-12), section(framework="sglang", energy_j=3e-12), told,
         ),
-        # What one of them alone has, though nearer to what is wanted, compares with nothing.
+        # A framework fitted on only one of the two cannot be compared, though nearer to what is wanted.
         "nvidia/h200-sxm": (section(energy_j=1.2e-12), section(framework="pytorch", energy_j=9e-12)),
     })  # fmt: skip
     got = carried(told.constants, told, "nvidia/a100-sxm-80gb", load(device), FP32, own=own)
-    assert got["energy_j"] / energy_j == pytest.approx(1)  # not beside the 1e-12 that approx lets pass
+    assert got["energy_j"] / energy_j == pytest.approx(1)  # approx lets absolute errors of 1e-12 pass
 
 
 @pytest.mark.parametrize("times", [0.6, 0.8, 1.25])
-def test_at_its_power_limit_a_chip_is_as_fast_whatever_clock_its_peak_is_stated_for(fitted, times):
-    """Power goes with the cube of the clock, so that the limit alone says how fast a chip then is."""
+def test_speed_at_the_power_limit_does_not_depend_on_the_stated_clock(fitted, times):
+    """Power grows with the cube of the clock, so the limit alone determines how fast a chip runs."""
     fitted({})
     chip = load("nvidia/l40s")
     board = Device(clocked(chip.spec, times))
@@ -250,8 +254,8 @@ def test_at_its_power_limit_a_chip_is_as_fast_whatever_clock_its_peak_is_stated_
     assert took[1] / took[0] == pytest.approx(1, rel=1e-3)
 
 
-def test_generations_are_compared_at_one_clock(fitted):
-    """Then it matters not at which the relative's constant is: the clock of the device's next of kin does."""
+def test_energies_of_generations_are_compared_at_one_clock(fitted):
+    """H100's energy is that of H200, its nearest relative, times the square of the ratio of their clocks."""
     told = section(energy_j=2e-12)
     h200, h100 = load("nvidia/h200-sxm"), load("nvidia/h100-pcie")
     fitted({"nvidia/a100-sxm-80gb": (told,), h200.name: (section(energy_j=1.2e-12),)})
@@ -262,8 +266,10 @@ def test_generations_are_compared_at_one_clock(fitted):
     assert got["energy_j"] / 1.2e-12 == pytest.approx((clocks[0] / clocks[1]) ** 2)
 
 
-def test_chips_that_are_made_alike_draw_alike(fitted):
-    """TSMC's 4N, of Ada, Hopper and both Blackwells: by the median of theirs, among themselves as it is."""
+def test_chips_of_one_process_have_one_energy_per_operation(fitted):
+    """TSMC's 4N makes Ada, Hopper and both Blackwells. From Ampere, the
+    median of their ratios; among them, unchanged.
+    """
     told = section(dtype="fp32", framework="pytorch", energy_j=10e-12)
     fitted({
         "nvidia/a100-sxm-80gb": (section(energy_j=2e-12), told),
@@ -276,8 +282,10 @@ def test_chips_that_are_made_alike_draw_alike(fitted):
         assert got["energy_j"] / (times * 10e-12) == pytest.approx(1)
 
 
-def test_fp32_on_an_l40s_with_300_w_is_what_was_posted_of_an_rtx_6000_ada():
-    """The same chip with the same units: github.com/chsasank/device-benchmarks, pull request 17 [TFLOP/s]."""
+def test_fp32_rates_of_an_l40s_at_300_w_are_those_posted_of_an_rtx_6000_ada():
+    """The same chip with as many units. Rates [TFLOP/s]:
+    github.com/chsasank/device-benchmarks, pull request 17.
+    """
     posted = {2048: 49.45, 2896: 50.14, 3444: 48.51, 4096: 40.62, 5792: 35.69, 6888: 35.02}
     board = load("nvidia/l40s").replace(power="300 W")
     for size, rate in posted.items():
@@ -286,7 +294,7 @@ def test_fp32_on_an_l40s_with_300_w_is_what_was_posted_of_an_rtx_6000_ada():
 
 
 def test_an_operation_draws_a_third_less_on_hopper_than_on_ampere():
-    """Of fp32 no row is open there: this, fitted on rows of both, is what fp32 goes by."""
+    """bf16 constants fitted on rows of both. Hopper has no open fp32 row: fp32 goes by this ratio."""
     a100, h200 = (
         {
             s.framework: s.constants.get("energy_j")
@@ -298,7 +306,7 @@ def test_an_operation_draws_a_third_less_on_hopper_than_on_ampere():
     assert all(0.5 * a100[name] < h200[name] < 0.75 * a100[name] for name in ("trtllm", "sglang"))
 
 
-def test_another_frameworks_kernel_takes_as_many_times_as_long_as_elsewhere(fitted):
+def test_constants_are_translated_by_the_ratio_of_frameworks_on_other_devices(fitted):
     name = ("conv", "causal_conv1d_decode", "bf16")
     vllm, sglang = (partial(section, *name, framework) for framework in ("vllm", "sglang"))
     fitted({
@@ -309,18 +317,18 @@ def test_another_frameworks_kernel_takes_as_many_times_as_long_as_elsewhere(fitt
         "nvidia/l40s": (
             vllm(start_cycles=4000.0, cache_bytes=20.0),
             sglang(start_cycles=5600.0, cache_bytes=14.0),
-            # Of another operation, which says nothing of this one's.
+            # Another operation's ratio, which must not be used.
             section("conv", "causal_conv1d_prefill", "bf16", "vllm", start_cycles=1000.0),
             section("conv", "causal_conv1d_prefill", "bf16", "sglang", start_cycles=9000.0),
         ),
     })  # fmt: skip
     told = vllm(start_cycles=3000.0, cache_bytes=15.0, bandwidth_share=0.7, unit_bytes=8.0, tick_s=3e-6)
     wanted = Wanted(*name, framework="sglang")
-    # Both ratios of the start count; what is not fitted in both, and the harness's, stays.
+    # The start has two ratios, 1.2 and 1.4. What is not fitted for both, and the harness's constant, stays.
     expected = {"start_cycles": 3900.0, "cache_bytes": 10.5, "bandwidth_share": 0.84}
     kept = {"unit_bytes": 8.0, "tick_s": 3e-6}
     assert translated(told.constants, told, wanted) == pytest.approx(expected | kept)
-    # No share of a bandwidth is more than all of it.
+    # A share of the bandwidth is at most 1.
     assert translated({"bandwidth_share": 0.9}, told, wanted) == {"bandwidth_share": 1.0}
     without = translated(told.constants, told, wanted, ("nvidia/l40s",))
     assert without["start_cycles"] == pytest.approx(3600.0)
@@ -336,8 +344,8 @@ def test_kernels_that_frameworks_share_are_not_translated(fitted):
     }
 
 
-def test_sglangs_convolution_of_a_token_is_the_slower_on_devices_that_have_both(shared):
-    """What the translation rests on, in the rows themselves."""
+def test_sglangs_decode_convolution_is_slower_than_vllms_on_both_devices(shared):
+    """The measured rows that the translation is based on."""
     rows = pd.read_parquet(shared / "measurements" / "scan.parquet")
     rows = rows[(rows["op"] == "causal_conv1d_decode") & rows["gpu"].isin(["b200-sxm", "l40s"])]
     rows = rows.assign(framework=rows["framework"].str.split().str[0])

@@ -1,4 +1,4 @@
-"""Whose constants serve a kernel: the nearest, its own before a relative's; and how sure they are."""
+"""Whose constants a kernel is given (the nearest, its own before a relative's), and how certain they are."""
 
 from dataclasses import replace
 
@@ -46,7 +46,7 @@ WANTED = Wanted(kernel="gemm", op="gemm", dtype="bf16")
         (Wanted("gemm", "gemm", "bf16", "bwd"), {"direction": "bwd"}, {"direction": "bwd_data"}),
     ],
 )
-def test_the_nearer_constants_are_chosen(wanted, first, second):
+def test_nearest_section_is_chosen_whatever_the_order(wanted, first, second):
     a, b = section(**first), section(**second)
     assert choosing.best([a, b], wanted) == a
     assert choosing.best([b, a], wanted) == a
@@ -75,33 +75,35 @@ def shelf(monkeypatch):
     return put
 
 
-def test_own_constants_go_before_a_relatives(shelf):
+def test_own_constants_are_preferred_to_a_relatives(shelf):
     own, other = section(constants={"efficiency": 0.7}), section(constants={"efficiency": 0.6})
     shelf(nvidia_h200_sxm=(own,), nvidia_a100_sxm_80gb=(other,))
     h200 = load("nvidia/h200-sxm")
     found = choosing.choose(h200, WANTED)
     assert (found.origin, found.section, found.constants) == ("self", own, own.constants)
-    # None of its rows was held out: no surer than another generation's.
+    # No row was held out, so the interval is that of constants of another generation.
     assert found.spread == spreads.transfer("gemm", "generation") != ()
     # Rung `kernel` takes nothing fitted on the device itself.
     assert choosing.choose(h200, WANTED, own=False).origin == "nvidia/a100-sxm-80gb"
     assert choosing.choose(load("nvidia/b200-sxm"), WANTED).origin == "nvidia/h200-sxm"
 
 
-def test_a_what_if_rests_on_the_device_it_was_made_from_and_says_so(shelf):
+def test_what_if_has_the_constants_of_its_base_device_and_names_it(shelf):
     shelf(nvidia_h200_sxm=(section(),))
     choice = choosing.choose(load("nvidia/h200-sxm").replace(hbm="6 TB/s"), WANTED)
     assert choice.origin == "nvidia/h200-sxm"
 
 
-def test_with_nothing_fitted_the_defaults_serve_and_are_called_none(shelf):
+def test_without_fitted_constants_the_origin_is_none(shelf):
     shelf()
     assert choosing.choose(load("nvidia/h200-sxm"), WANTED) == choosing.Choice("none")
 
 
 @pytest.mark.parametrize("device", hardware.available())
-def test_relatives_come_family_by_family_in_the_order_of_their_rank(device):
-    """Reading specs only as far as needed changes nothing about who comes first."""
+def test_relatives_read_one_by_one_have_the_order_of_their_rank(device):
+    """Specs are read only as far as needed; the order must be that of
+    `hardware.relatives`, which reads them all.
+    """
     target = load(device)
     ranked = hardware.relatives(target, calibration.calibrated_devices())
     assert list(choosing.relatives(target)) == ranked
@@ -111,7 +113,7 @@ def test_relatives_come_family_by_family_in_the_order_of_their_rank(device):
 @pytest.mark.parametrize(
     ("device", "kernel", "op", "origin"),
     [
-        # With GDDR, passes go by a board with GDDR, products by the nearest chip; HBM by families alone.
+        # On GDDR: passes from a board with GDDR, products from the nearest chip. On HBM: the nearest family.
         ("nvidia/l4", "stream", "softmax", "nvidia/t4"),
         ("nvidia/rtx-4090", "stream", "gelu", "nvidia/t4"),
         ("nvidia/l4", "gemm", "gemm", "nvidia/a100-pcie-40gb"),
@@ -119,13 +121,13 @@ def test_relatives_come_family_by_family_in_the_order_of_their_rank(device):
         ("nvidia/h100-sxm", "stream", "softmax", "nvidia/a100-pcie-80gb"),
     ],
 )
-def test_passes_go_by_a_board_with_the_same_kind_of_memory(device, kernel, op, origin):
+def test_passes_take_constants_of_a_board_with_the_same_kind_of_memory(device, kernel, op, origin):
     wanted = Wanted(kernel, op, "fp32", framework="pytorch")
     assert choosing.choose(load(device), wanted, own=False).origin == origin
 
 
-def test_a_chain_goes_by_a_relatives_of_its_direction_before_its_own_of_another():
-    """M40's gradients of the data were nearer by its twin's constants, and so have none of their own."""
+def test_recurrence_prefers_a_relatives_constants_of_its_direction_to_its_own_of_another():
+    """M40's bwd_data rows were predicted better with its twin's constants: none of its own were kept."""
     wanted = Wanted("recurrence", "lstm", "fp32", framework="cudnn", direction="bwd_data")
     m40 = load("nvidia/m40")
     assert choosing.choose(m40, wanted).origin == "nvidia/titan-x-maxwell"
@@ -153,8 +155,8 @@ def test_each_pass_of_a_training_step_has_the_constants_of_its_direction(layer):
 
 
 @pytest.mark.parametrize("direction", ["bwd", "fwd+bwd"])
-def test_what_backward_computes_again_is_forward(direction):
-    """So is a sum of gradients, which is a sum; and an optimiser's step."""
+def test_recomputed_kernels_have_the_constants_of_forward(direction):
+    """So have sums of gradients and optimiser steps."""
     sizes = {"batch": 2, "seq": 64, "d_model": 64, "heads": 4}
     found = directions(cm.TransformerBlock(dtype="fp16", direction=direction, recompute="full"), **sizes)
     assert set(found["bwd"]) == {"gelu gradient", "layer norm gradient", "row sums of dO∘O"}
@@ -166,8 +168,8 @@ def test_what_backward_computes_again_is_forward(direction):
     assert not {"layer norm", "gelu-tanh", "cross-entropy", "adamw"} & set(model["bwd"])
 
 
-def test_intervals_with_a_relatives_constants_are_from_other_devices():
-    """Constants of another device are less sure than its residuals on itself say."""
+def test_intervals_with_a_relatives_constants_are_wider_than_its_own():
+    """The relative's residuals on itself understate the error: the errors between devices widen them."""
     wanted = Wanted(kernel="gemm", op="gemm", dtype="bf16")
     own = choosing.choose(load("nvidia/h200-sxm"), wanted)
     carried = choosing.choose(load("nvidia/h100-sxm"), wanted)
@@ -183,8 +185,8 @@ def test_intervals_with_a_relatives_constants_are_from_other_devices():
     assert spreads.transfer("gemm", "stranger") == ()
 
 
-def test_own_constants_are_less_sure_of_what_they_were_not_fitted_on(shelf):
-    """Another framework's kernel or operation, another library's; and a backward pass most of all."""
+def test_intervals_widen_for_kernels_the_constants_were_not_fitted_on(shelf):
+    """Another framework's kernel, another operation or library; and a backward pass most of all."""
     (other,) = spreads.transfer("attention", "generation")
     q = [0.9, 0.95, 1.05, 1.1]
     fitted = section(
@@ -211,8 +213,8 @@ def test_own_constants_are_less_sure_of_what_they_were_not_fitted_on(shelf):
     assert list(ends["bwd"]) == [a * b for a, b in zip(q, other.q, strict=True)]
 
 
-def test_what_was_never_measured_is_no_surer_than_a_relative():
-    """A gather by an addition's constants: 80 % of measurements were promised within 0.7 % of the time."""
+def test_operation_never_measured_has_at_least_the_interval_of_another_generation():
+    """An embedding's gather has an addition's constants; their own 80 % interval was ±0.7 %."""
     sizes = {"batch": 64, "seq": 4096, "vocab": 32000, "d_model": 4096}
     p = cm.predict(cm.Embedding(), "nvidia/a100-sxm-80gb", **sizes)
     assert p.constants_from == "self"
@@ -220,7 +222,7 @@ def test_what_was_never_measured_is_no_surer_than_a_relative():
     assert p.lo80_s <= other.q[1] * p.seconds < p.seconds < other.q[2] * p.seconds <= p.hi80_s
 
 
-def test_a_relatives_constants_are_no_surer_of_another_kernel_than_their_own_device(shelf):
+def test_relatives_constants_have_a_wider_interval_for_another_library(shelf):
     q = (0.99, 0.995, 1.005, 1.01)
     spread = (Spread(above=0.0, rows=100, q=q),)
     told = {"kernel": "attention", "op": "attention_prefill", "framework": "vllm", "spread": spread}
@@ -233,7 +235,7 @@ def test_a_relatives_constants_are_no_surer_of_another_kernel_than_their_own_dev
         assert low < inner_low < 1 < inner_high < high
 
 
-def test_where_no_transfer_is_known_a_relatives_intervals_are_its_own(shelf, monkeypatch):
+def test_without_errors_between_devices_a_relatives_interval_is_kept(shelf, monkeypatch):
     spread = (Spread(above=0.0, rows=20, q=(0.8, 0.9, 1.1, 1.3)),)
     shelf(nvidia_h200_sxm=(section(spread=spread),))
     monkeypatch.setattr(spreads, "_transfers", dict)
@@ -247,36 +249,38 @@ def test_where_no_transfer_is_known_a_relatives_intervals_are_its_own(shelf, mon
     ("kernel", "op"),
     [("attention", "attention_prefill"), ("decode", "attention_decode"), ("conv", "causal_conv1d_prefill")],
 )
-def test_constants_of_a_relative_always_have_intervals(device, kernel, op):
-    """No pair of siblings was measured with these models: other models' siblings say how far they are."""
+def test_relatives_constants_always_have_intervals(device, kernel, op):
+    """No pair of siblings was measured for these kernel models: the
+    intervals come from other models' siblings.
+    """
     choice = choosing.choose(load(device), Wanted(kernel, op, "bf16", framework="vllm"))
     assert choice.origin not in ("self", "none")
     assert all(s.q[1] < 1 < s.q[2] for s in choice.spread)
     assert choice.spread
 
 
-# -- whose constants, where the kernel asked for is another ------------------------------------
+# -- whose constants, where those of another kernel were fitted ------------------------------------
 
 DELTA = {"kernel": "delta", "op": "gdn_chunk_prefill", "framework": "vllm"}
 FUSED = section(**DELTA, kernels=("chunk_gated_delta_rule_flashinfer",))
 CHUNKED = section(**DELTA | {"framework": "sglang"}, kernels=("chunk_gated_delta_rule",))
 
 
-def test_own_constants_of_another_framework_go_before_a_relatives(shelf):
-    """Taking one framework's constants away on open devices: 9 % against 21 for products (DIARY)."""
+def test_own_constants_of_another_framework_are_preferred_to_a_relatives(shelf):
+    """With one framework's constants taken away on open devices: products 9 % off against 21 (DIARY)."""
     own, other = section(framework="trtllm"), section(framework="sglang")
     shelf(nvidia_b200_sxm=(own,), nvidia_h200_sxm=(other,))
     wanted = Wanted("gemm", "gemm", "bf16", framework="sglang")
     assert choosing.choose(load("nvidia/b200-sxm"), wanted).section == own
-    # And so do those of another operation of the kernel.
+    # So are those of another operation of the same kernel.
     batched = section(op="bmm")
     shelf(nvidia_b200_sxm=(batched,), nvidia_h200_sxm=(section(),))
     wanted = Wanted("gemm", "gemm", "bf16", framework="trtllm")
     assert choosing.choose(load("nvidia/b200-sxm"), wanted).section == batched
 
 
-def test_what_is_an_operations_own_serves_no_other(shelf):
-    """A softmax takes ten cycles an element, ReLU one: of a softmax only the memory's constants serve it."""
+def test_constants_that_depend_on_the_operation_serve_no_other(shelf):
+    """A softmax takes ten cycles an element, ReLU one: ReLU takes none of those from a softmax."""
     fitted = {"element_cycles": 10.0, "start_s": 9e-6, "fork_s": 4e-6}
     softmax = section(kernel="cpu_stream", op="softmax", dtype="fp32", constants=fitted)
     shelf(nvidia_h200_sxm=(softmax,))
@@ -286,48 +290,48 @@ def test_what_is_an_operations_own_serves_no_other(shelf):
             assert choosing.choose(load(device), wanted).constants == left
 
 
-def test_a_batch_of_products_says_of_a_single_one_what_memory_does(shelf):
-    """A refused fit of products left those of batched ones in their place: 58 % off where defaults are 6."""
+def test_single_product_takes_only_memory_constants_of_batched_ones(shelf):
+    """With all of the batched products' constants single ones were 58 % off, with defaults 6."""
     fitted = {"pack_cycles": 0.3, "start_s": 1e-6, "bandwidth_share": 0.4, "l3_share": 1.3}
     shelf(nvidia_h200_sxm=(section(kernel="cpu_gemm", op="bmm", dtype="fp32", constants=fitted),))
     choice = choosing.choose(load("nvidia/h200-sxm"), Wanted("cpu_gemm", "gemm", "fp32"))
     assert choice.constants == {"bandwidth_share": 0.4, "l3_share": 1.3}
 
 
-def test_an_algorithm_with_constants_of_its_own_is_looked_for_elsewhere(shelf):
-    """Fused and chunked delta nets have different terms: what one says of the other is its defaults."""
+def test_algorithm_without_own_constants_is_looked_for_on_relatives(shelf):
+    """Fused and chunked delta nets have different terms: with the other's constants one has its defaults."""
     shelf(nvidia_h200_sxm=(FUSED,), nvidia_b200_sxm=(FUSED, CHUNKED))
     h200 = load("nvidia/h200-sxm")
     asked = Wanted("delta", "gdn_chunk_prefill", "bf16", framework="sglang")
     choice = choosing.choose(h200, asked)
     assert (choice.origin, choice.section) == ("nvidia/b200-sxm", CHUNKED)
     assert choice.spread
-    # Nobody named, its own framework named, or nothing like it anywhere: its own.
+    # No framework named, or that of its own constants, or the algorithm fitted nowhere: its own.
     plain = Wanted("delta", "gdn_chunk_prefill", "bf16")
     assert choosing.choose(h200, plain).section == FUSED
     named = Wanted("delta", "gdn_chunk_prefill", "bf16", framework="vllm")
     assert choosing.choose(h200, named).section == FUSED
-    # Its own framework's, but another of its kernels: looked for elsewhere too.
+    # Another kernel of the framework of its own constants: looked for elsewhere too.
     labelled = Wanted("delta", "gdn_chunk_prefill", "bf16", framework="vllm", label="chunk_gated_delta_rule")
     assert choosing.choose(h200, labelled).section == CHUNKED
     shelf(nvidia_h200_sxm=(FUSED,), nvidia_b200_sxm=(FUSED,))
     choice = choosing.choose(h200, asked)
     assert (choice.origin, choice.section) == ("self", FUSED)
-    # A device without any takes a relative's, of whichever algorithm.
+    # A device without any constants takes a relative's, of either algorithm.
     choice = choosing.choose(load("nvidia/l40s"), asked)
     assert (choice.origin, choice.section) == ("nvidia/h200-sxm", FUSED)
 
 
-def test_a_framework_runs_on_each_device_what_it_runs_there(shelf):
-    """vLLM's delta net is Triton's chunked kernel on L40S, FlashInfer's elsewhere."""
+def test_frameworks_algorithm_is_the_one_it_was_measured_with_on_that_device(shelf):
+    """vLLM's gated delta net is Triton's chunked kernel on L40S and FlashInfer's elsewhere."""
     triton = section(**DELTA, kernels=("chunk_gated_delta_rule_triton",))
     shelf(nvidia_l40s=(triton,), nvidia_h200_sxm=(FUSED,))
     asked = Wanted("delta", "gdn_chunk_prefill", "bf16", framework="vllm")
     assert choosing.choose(load("nvidia/l40s"), asked).section == triton
 
 
-def test_a_relative_with_the_algorithm_asked_for_goes_before_a_nearer_one(shelf):
-    """B200 is nearer to H200 than to L40S, but chunked delta nets were measured on L40S alone."""
+def test_relative_with_the_requested_algorithm_is_preferred_to_a_nearer_one(shelf):
+    """B200 is nearer to H200 than to L40S, but here only L40S has constants of the chunked algorithm."""
     shelf(nvidia_h200_sxm=(FUSED,), nvidia_l40s=(CHUNKED,))
     asked = Wanted("delta", "gdn_chunk_prefill", "bf16", framework="sglang")
     choice = choosing.choose(load("nvidia/b200-sxm"), asked)
@@ -341,19 +345,19 @@ def test_a_relative_with_the_algorithm_asked_for_goes_before_a_nearer_one(shelf)
         ("a100-sxm-80gb", "attention_prefill", "vllm", "vllm_flash_attn", "l40s", "vllm"),
         ("a100-sxm-80gb", "attention_decode", "vllm", "vllm_flash_attn", "l40s", "vllm"),
         ("b200-sxm", "attention_prefill", None, "fa2", "a100-sxm-80gb", "vllm"),
-        # FlashInfer's are templates of FlashAttention-2; what SGLang ran on A100, its name does not say.
+        # FlashInfer's are templates of FlashAttention-2; SGLang's name on A100 does not say which it ran.
         ("l40s", "attention_prefill", "sglang", "flashinfer", "a100-sxm-80gb", "vllm"),
         ("a100-sxm-80gb", "attention_prefill", "sglang", "flash_attention", "h200-sxm", "sglang"),
-        # Written for Hopper, or for Blackwell: by the nearest relative.
+        # Code for Hopper or Blackwell alone: the nearest relative's.
         ("b200-sxm", "attention_decode", "vllm", "trtllm", "h200-sxm", "vllm"),
         ("h200-sxm", "attention_prefill", "vllm", "fa3", "a100-sxm-80gb", "vllm"),
-        # A sibling goes first, whatever it ran; and who names no kernel gets the nearest relative's.
+        # A sibling comes first, whatever it ran; without a kernel's name, the nearest relative.
         ("gb200", "attention_prefill", None, "fa2", "b200-sxm", "sglang"),
         ("a100-pcie-80gb", "attention_prefill_noncausal", None, "fa2", "a100-sxm-80gb", "vllm"),
         ("a100-sxm-80gb", "attention_prefill", None, None, "h200-sxm", "sglang"),
     ],
 )
-def test_one_code_for_all_architectures_goes_before_a_nearer_relatives_other(
+def test_relative_with_the_same_portable_kernel_is_preferred_to_a_nearer_one(
     device, op, framework, label, origin, whose
 ):
     kernel = "decode" if op == "attention_decode" else "attention"
@@ -362,8 +366,8 @@ def test_one_code_for_all_architectures_goes_before_a_nearer_relatives_other(
     assert (choice.origin, choice.section.framework) == (f"nvidia/{origin}", whose)
 
 
-def test_times_that_are_cycles_are_carried_by_the_clock():
-    """Three quarters of a kernel's start are cycles: 1.98 GHz on H200, 1.41 on A100; shares are shares."""
+def test_chosen_start_times_are_scaled_by_the_clock_and_shares_are_not():
+    """Three quarters of a kernel's start are cycles: 1.98 GHz on H200, 1.41 on A100."""
     h200, a100 = hardware.load("nvidia/h200-sxm"), hardware.load("nvidia/a100-sxm-80gb")
     wanted = Wanted(kernel="gemm", op="gemm", dtype="bf16", framework="trtllm")
     carried = choosing.choose(h200, wanted, own=False)
@@ -376,8 +380,8 @@ def test_times_that_are_cycles_are_carried_by_the_clock():
         assert carried.constants[name] == theirs[name]
 
 
-def test_what_no_format_changes_of_fp32_serves_the_others(shelf):
-    """A step waits for its launch in any format; how fast it multiplies is another matter."""
+def test_launch_constants_of_fp32_serve_every_format(shelf):
+    """A launch takes as long in any format; the rate of the arithmetic does not carry over."""
     fitted = {"call_s": 2e-5, "step_s": 3e-6, "bandwidth_share": 0.4}
     shelf(nvidia_h200_sxm=(section(kernel="recurrence", op="lstm", dtype="fp32", constants=fitted),))
     for device in ("nvidia/h200-sxm", "nvidia/b200-sxm"):
@@ -402,15 +406,15 @@ FORMATS = {
 @pytest.mark.parametrize(
     ("dtype", "fitted"), [("tf32", "bf16"), ("int8", "fp8"), ("fp64", "bf16")], ids=lambda value: value
 )
-def test_a_format_that_nobody_fitted_goes_by_the_nearest_of_its_engine(shelf, dtype, fitted):
-    """Never by CUDA cores' fp32, as wide as TF32; nor by a relative's where the device has some."""
+def test_format_without_constants_takes_those_of_the_nearest_format_of_its_engine(shelf, dtype, fitted):
+    """Never CUDA cores' fp32, though as wide as TF32; nor a relative's while the device has some."""
     mine = tuple(section(dtype=name, constants=values) for name, values in FORMATS.items())
     shelf(nvidia_h200_sxm=mine, nvidia_a100_sxm_80gb=(section(constants={"peak_share": 0.1}),))
     h200 = load("nvidia/h200-sxm")
     choice = choosing.choose(h200, Wanted("gemm", "gemm", dtype))
     assert choice.whose == f"nvidia/h200-sxm ({fitted})"
     assert choice.constants["step_cycles"] == FORMATS[fitted]["step_cycles"]
-    # The engine draws as much in one format as in the other.
+    # The engine draws the same power in either format.
     drawn = [
         values["energy_j"] * h200.peak(name)
         for name, values in ((fitted, FORMATS[fitted]), (dtype, choice.constants))
@@ -420,13 +424,13 @@ def test_a_format_that_nobody_fitted_goes_by_the_nearest_of_its_engine(shelf, dt
         predict(Matmul(dtype=dtype), h200, rung="calibrated", m=64, n=64, k=64)
 
 
-def test_the_format_that_is_told_is_the_one_that_was_fitted(shelf):
-    """FP16's constants serve BF16 as they are, and are looked for under either name."""
+def test_choice_names_the_format_that_was_fitted(shelf):
+    """FP16's constants serve BF16 unchanged, and are found under either name."""
     shelf(nvidia_h200_sxm=(section(dtype="fp16"),))
     assert choosing.choose(load("nvidia/h200-sxm"), Wanted("gemm", "gemm", "tf32")).fitted == "fp16"
 
 
-def test_a_backward_pass_in_a_format_that_nobody_fitted_is_no_surer_than_in_one_that_is(shelf):
+def test_backward_interval_is_no_narrower_in_a_format_without_constants(shelf):
     attention = {"kernel": "attention", "op": "attention_prefill"}
     shelf(
         nvidia_h200_sxm=(section(**attention, spread=(Spread(above=0.0, rows=9, q=(0.8, 0.9, 1.1, 1.3)),)),)
@@ -440,7 +444,7 @@ def test_a_backward_pass_in_a_format_that_nobody_fitted_is_no_surer_than_in_one_
     assert (np.array(unfitted[2:]) >= fitted[2:]).all()
 
 
-def test_the_library_that_is_named_goes_first_in_another_format_too(shelf):
+def test_named_library_is_preferred_in_a_format_without_constants_too(shelf):
     attention = {"kernel": "attention", "op": "attention_prefill"}
     fa2 = section(**attention, framework="vllm", kernels=("vllm_flash_attn_fa2",))
     shelf(nvidia_l40s=(section(**attention, framework="sglang", kernels=("flashinfer",)), fa2))
@@ -448,7 +452,7 @@ def test_the_library_that_is_named_goes_first_in_another_format_too(shelf):
     assert choosing.choose(load("nvidia/l40s"), wanted).section == fa2
 
 
-def test_what_memory_limits_goes_by_the_nearest_width_of_any_engine(shelf):
+def test_pass_in_a_format_without_constants_takes_those_of_the_nearest_width(shelf):
     fitted = tuple(section(kernel="stream", op="softmax", dtype=name) for name in ("fp32", "bf16"))
     shelf(nvidia_h200_sxm=fitted)
     for dtype, nearest in (("tf32", "fp32"), ("fp64", "fp32"), ("fp8", "bf16")):
@@ -458,7 +462,7 @@ def test_what_memory_limits_goes_by_the_nearest_width_of_any_engine(shelf):
 
 @pytest.mark.parametrize("device", ["a40", "a100-pcie-40gb", "h100-pcie"])
 def test_tf32_runs_at_half_of_the_speed_of_bf16(device):
-    """Posted of torch's ``mm`` at 8,192 and 10,240: 0.48 to 0.54 on these three.
+    """Posted for torch's ``mm`` at 8,192 and 10,240: 0.48 to 0.54 on these three.
 
     github.com/zzc0721/torch-performance-test-data, issues 185, 108 and 95.
     """
@@ -471,7 +475,7 @@ def test_tf32_runs_at_half_of_the_speed_of_bf16(device):
 
 
 def test_tensor_cores_constants_do_not_serve_cuda_cores(shelf):
-    """A100's bf16 says nothing of P100's fp16 products, its fp32 does; AMD's fp32 is on matrix cores."""
+    """P100's fp16 products take A100's fp32 constants, not its bf16; AMD's fp32 runs on matrix cores."""
     fp32 = section(dtype="fp32")
     shelf(nvidia_a100_sxm_80gb=(section(), fp32))
     p100 = choosing.choose(load("nvidia/p100-pcie-16gb"), Wanted("gemm", "gemm", "fp16"))
@@ -480,22 +484,22 @@ def test_tensor_cores_constants_do_not_serve_cuda_cores(shelf):
     assert (mi210.whose, mi210.section) == ("nvidia/a100-sxm-80gb", fp32)
 
 
-def test_another_format_of_the_vendors_goes_before_another_vendors_own(shelf):
-    """MI300X's FP8 products by H200's took 0.58 of the time posted, its bf16 by MI210's 0.89."""
+def test_vendors_constants_of_another_format_are_preferred_to_another_vendors(shelf):
+    """Predicted over posted time on MI300X: FP8 by H200's constants 0.58, bf16 by MI210's 0.89."""
     bf16, fp8 = section(), section(dtype="fp8")
     shelf(nvidia_h200_sxm=(fp8,), amd_mi210=(bf16,))
     mi300x = load("amd/mi300x")
     found = choosing.choose(mi300x, Wanted("gemm", "gemm", "fp8"))
     assert found.whose == "amd/mi210 (bf16)"
-    # An engine draws as much in either format; twice the operations take half of what 16 bit are expected to.
+    # An engine draws the same power in either format: at twice the rate, half the 1.3 pJ expected of 16 bits.
     assert found.constants["energy_j"] == pytest.approx(0.5 * 1.3e-12)
     shelf(nvidia_h200_sxm=(fp8,))
     assert choosing.choose(mi300x, Wanted("gemm", "gemm", "fp8")).whose == "nvidia/h200-sxm"
     assert choosing.choose(mi300x, Wanted("gemm", "gemm", "bf16")).whose == "nvidia/h200-sxm (fp8)"
 
 
-def test_constants_of_the_library_that_is_named_go_first(shelf):
-    """FlashAttention-2's with its tiles, whoever calls it; a name that is no library's changes nothing."""
+def test_constants_of_the_named_library_are_preferred(shelf):
+    """FlashAttention-2's with its tiles, whichever framework calls it; other names change nothing."""
     attention = {"kernel": "attention", "op": "attention_prefill", "framework": "sglang"}
     flashinfer = section(**attention, kernels=("flash_attention",))
     fa2 = section(**attention | {"framework": "vllm"}, kernels=("vllm_flash_attn",))
@@ -510,8 +514,8 @@ def test_constants_of_the_library_that_is_named_go_first(shelf):
 
 
 @pytest.mark.parametrize("kernel", [None, "sdpa cudnn", "sdpa flash"])
-def test_a_framework_without_a_kernel_of_its_own_gets_one_librarys_constants_and_tiles(kernel):
-    """A100's FlashInfer constants with FlashAttention-2's tiles were neither: 1.5 times as long as posted."""
+def test_framework_without_constants_gets_constants_and_tiles_of_one_library(kernel):
+    """A100's FlashInfer constants with FlashAttention-2's tiles took 1.5 times as long as posted."""
     layer, sizes = cm.TiledAttention(dtype="bf16"), {"batch": 2, "heads": 64, "seq": 8192, "head_dim": 128}
     (part,) = measured_as(("pytorch", None, kernel), layer, "a100-sxm-80gb", sizes).plan.phases
     fitted = {"sglang": "flashinfer", "vllm": "fa2"}[part.choice.section.framework]
@@ -522,16 +526,16 @@ def test_a_framework_without_a_kernel_of_its_own_gets_one_librarys_constants_and
 @pytest.mark.parametrize(
     ("framework", "kernel"), [("sglang", None), (None, "vllm_flash_attn"), (None, "fa2")]
 )
-def test_without_a_mask_too_constants_and_tiles_are_one_librarys(framework, kernel):
-    """Fitted on A100 are causal kernels alone, FlashInfer's by SGLang and FlashAttention-2's by vLLM."""
+def test_unmasked_attention_has_constants_and_tiles_of_one_library_too(framework, kernel):
+    """A100 has causal kernels' constants alone: FlashInfer's by SGLang, FlashAttention-2's by vLLM."""
     layer, sizes = cm.TiledAttention(dtype="bf16"), {"batch": 2, "heads": 16, "seq": 4096, "head_dim": 128}
     (part,) = cm.predict(layer, "a100-sxm-80gb", sizes, framework=framework, kernel=kernel).plan.phases
     assert part.choice.section.kernels == ("vllm_flash_attn",)
     assert part.options["kernel"].startswith("fa2")
 
 
-def test_the_name_of_a_products_tile_leaves_open_whose_it_is():
-    """And the name of another kernel of the model says nothing of products."""
+def test_tile_in_a_kernels_name_sets_the_tile_of_a_product_and_nothing_else():
+    """Another kernel's name (`fa2`) changes nothing of a product."""
     layer, sizes = Matmul(dtype="bf16"), {"m": 16, "n": 4096, "k": 4096}
     options = {
         kernel: measured_as((None, None, kernel), layer, "h200-sxm", sizes).plan.phases[0].options
@@ -549,28 +553,26 @@ def test_the_name_of_a_products_tile_leaves_open_whose_it_is():
         ("b200-sxm", None, None, "chunk_gated_delta_rule", "chunked"),
         ("b200-sxm", None, "FlashInfer", "chunk_gated_delta_rule_flashinfer", "fused"),
         ("b200-sxm", "vllm", None, "chunk_gated_delta_rule_flashinfer", "fused"),
-        # There vLLM calls Triton's, and all its rows are of that.
+        # On L40S vLLM calls Triton's kernel, and all its rows are of that.
         ("l40s", "vllm", None, "chunk_gated_delta_rule_triton", "chunked"),
     ],
 )
-def test_delta_nets_have_the_algorithm_that_their_constants_are_of(
-    device, framework, kernel, fitted, algorithm
-):
+def test_delta_nets_have_the_algorithm_of_their_constants(device, framework, kernel, fitted, algorithm):
     sizes = {"batch": 1, "seq": 8192, "heads": 16, "kv_heads": 32, "head_dim": 128}
     layer = cm.GatedDeltaNet(dtype="bf16")
     (part,) = measured_as((framework, None, kernel), layer, device, sizes).plan.phases
     assert (part.choice.section.kernels, part.options["kernel"]) == ((fitted,), algorithm)
 
 
-def test_a_geforce_boards_clock_is_raised_where_the_constants_are_a_data_centres():
-    """And not twice where their device raised its own while it was fitted."""
+def test_geforce_clock_is_raised_with_constants_of_a_data_centre_board():
+    """And not raised twice where the lender raised its own clock while it was fitted."""
     layer, sizes = Matmul(dtype="fp16"), {"m": 8192, "n": 8192, "k": 8192}
     (part,) = predict(layer, "rtx-4090", sizes).plan.phases
     assert part.device.clock_hz == pytest.approx(load("rtx-4090").raised * load("rtx-4090").clock_hz)
     assert part.device.hbm_bandwidth == load("rtx-4090").hbm_bandwidth
     (part,) = predict(layer, "l40", sizes).plan.phases
     assert part.device == load("l40")
-    # A what-if that is possible stays so, whatever its board would raise its clock to.
+    # A what-if of a possible clock is not refused because the board would raise it further.
     faster = load("rtx-4090").replace(clock="8 GHz")
     assert predict(layer, faster, sizes).seconds < predict(layer, "rtx-4090", sizes).seconds
     lent = choosing.choose(load("titan-xp"), Wanted("gemm", "gemm", "fp32"))
@@ -583,14 +585,14 @@ EAGER = Wanted("gemm", "gemm", "bf16", framework="pytorch", harness="eager-event
 
 
 def timed(dispatch_s, **changed):
-    """Return a section of products whose host takes so long [µs]."""
+    """Return a section of products with that host time per call [µs]."""
     constants = {"peak_share": 0.8, "dispatch_s": dispatch_s * 1e-6, "record_s": 0.0}
     return section(**{"harness": "eager-events", "framework": "pytorch", "constants": constants} | changed)
 
 
 @pytest.fixture
 def hosts(shelf, monkeypatch):
-    """As `shelf`, the devices put there being all that are calibrated."""
+    """Do as `shelf`, and pretend that no other device is calibrated."""
 
     def put(**devices):
         shelf(**devices)
@@ -600,7 +602,7 @@ def hosts(shelf, monkeypatch):
     return put
 
 
-def test_a_host_that_is_not_known_is_the_median_of_its_vendors(hosts):
+def test_unknown_host_has_the_median_of_its_vendors_times(hosts):
     hosts(nvidia_t4=(timed(10),), nvidia_p4=(timed(12),), nvidia_a40=(timed(50),), amd_mi210=(timed(1),))
     told = choosing.host(load("nvidia/h100-sxm"), EAGER)
     assert told["dispatch_s"] == pytest.approx(12e-6)
@@ -609,7 +611,7 @@ def test_a_host_that_is_not_known_is_the_median_of_its_vendors(hosts):
     assert choosing.host(load("intel/arc-pro-b60"), EAGER)["dispatch_s"] == pytest.approx(11e-6)
 
 
-def test_a_devices_own_host_goes_first_and_the_same_operation_before_others(hosts):
+def test_own_host_and_the_same_operation_are_preferred(hosts):
     hosts(nvidia_t4=(timed(10), timed(20, op="bmm")), nvidia_p4=(timed(30, op="bmm"),))
     t4, a40 = load("nvidia/t4"), load("nvidia/a40")
     assert choosing.host(t4, EAGER)["dispatch_s"] == pytest.approx(10e-6)
@@ -618,8 +620,8 @@ def test_a_devices_own_host_goes_first_and_the_same_operation_before_others(host
     assert choosing.host(a40, replace(EAGER, op="bmm"))["dispatch_s"] == pytest.approx(25e-6)
 
 
-def test_constants_fitted_with_a_devices_own_host_are_timed_as_they_are(hosts):
-    """Its other sections' hosts are asked only where a section has none of its own."""
+def test_constants_fitted_with_a_host_keep_its_times(hosts):
+    """Hosts of a device's other sections serve only sections that have none."""
     own = timed(10, constants={"peak_share": 0.8, "dispatch_s": 10e-6, "record_s": 3e-6})
     hosts(nvidia_t4=(own, timed(20, dtype="fp32"), timed(30, dtype="fp16", framework="trtllm")))
     t4 = load("nvidia/t4")
@@ -628,14 +630,16 @@ def test_constants_fitted_with_a_devices_own_host_are_timed_as_they_are(hosts):
 
 
 @pytest.mark.parametrize("harness", [None, "graph-replay", "kernel-time"])
-def test_no_host_is_told_where_none_is_timed(hosts, harness):
+def test_host_is_empty_for_harnesses_that_do_not_time_it(hosts, harness):
     hosts(nvidia_t4=(timed(10),))
     for device in ("nvidia/t4", "nvidia/a40"):
         assert choosing.host(load(device), replace(EAGER, harness=harness)) == {}
 
 
-def test_constants_fitted_without_a_host_get_one_where_it_is_asked_for():
-    """H200's products were timed in replayed graphs; called one by one, a small one is its dispatch."""
+def test_constants_fitted_without_a_host_get_one_for_eager_calls():
+    """H200's products were timed in replayed graphs; an eager call of a
+    small one takes as long as its dispatch.
+    """
     small = {"m": 16, "n": 64, "k": 64}
     layer = Matmul(dtype="bf16")
     replayed, eager = (
@@ -661,8 +665,8 @@ def test_constants_fitted_without_a_host_get_one_where_it_is_asked_for():
         ("nvidia/h100-sxm", True, ("fa3", "fa3-graphs")),
     ],
 )
-def test_a_relative_lends_its_constants_and_not_its_kernel(device, causal, kernels):
-    """FlashAttention-3 needs Hopper's asynchronous products (arXiv 2407.08608), TensorRT-LLM NVIDIA's."""
+def test_carried_constants_come_without_the_lenders_kernel(device, causal, kernels):
+    """FlashAttention-3 needs Hopper's asynchronous MMA (arXiv 2407.08608), TensorRT-LLM an NVIDIA GPU."""
     layers = [cm.TiledAttention(causal=causal), *([cm.DecodeAttention()] if causal else [])]
     for layer in layers:
         sizes = {"batch": 4, "heads": 32, "seq_kv": 1024, "head_dim": 128}
@@ -676,10 +680,11 @@ def test_a_relative_lends_its_constants_and_not_its_kernel(device, causal, kerne
     ("cut", "whole", "dtype"),
     [("rtx-4090", "l40s", "bf16"), ("rtx-5090", "l40s", "bf16"), ("rtx-3090", "a40", "fp16")],
 )
-def test_tensor_cores_cut_to_half_reach_more_of_it(cut, whole, dtype):
-    """GeForce's do half with fp32 accumulation: a step's other work is as long, and products near the peak.
+def test_halved_tensor_cores_reach_more_of_their_peak(cut, whole, dtype):
+    """With fp32 accumulation GeForce boards have half the rate, while a step's other work takes as long.
 
-    169 TFLOP/s, 102 % of the stated peak, were measured on an RTX 4090 (its spec); L40S reaches 0.71 of its.
+    169 TFLOP/s, 102 % of the stated peak, were measured on an RTX 4090 (its spec); L40S reaches 0.71 of its
+    peak.
     """
     share, time, half = {}, {}, {}
     for name in (cut, whole):
@@ -690,12 +695,12 @@ def test_tensor_cores_cut_to_half_reach_more_of_it(cut, whole, dtype):
         time[name] = own.seconds * device.units * device.clock_hz
     assert half[cut] == pytest.approx(half[whole] / 2, rel=0.03)
     assert share[whole] + 0.1 < share[cut] < 1.02 or share[whole] < 0.9 <= share[cut]
-    # And no unit of it is faster, cycle by cycle, than one that is whole.
+    # Per cycle, no unit of the halved chip is faster than one of the whole chip.
     assert time[cut] > time[whole]
 
 
-def test_whole_tensor_cores_have_the_constants_as_they_are():
-    """Rates that double between generations, or differ by a few per cent, say nothing of a cut."""
+def test_peak_share_is_unchanged_between_whole_tensor_cores():
+    """Rates that double between generations, or differ by a few per cent, are no sign of a cut."""
     for device, lender, dtype in (
         ("h100-sxm", "h200-sxm", "bf16"),
         ("l4", "l40s", "bf16"),

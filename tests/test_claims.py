@@ -34,7 +34,9 @@ WIDTHS = (6, 64, 512, 1024)
 
 
 def wide(width):
-    """Sizes of layers of that width: attention in heads of at most 64, and I = H = d."""
+    """Return sizes of layers of that width: attention in heads of at
+    most 64, recurrent layers with I = H = d.
+    """
     each = min(width, 64)
     attention = {"heads": width // each, "head_dim": each}
     return {"batch": 1, "hidden": width, **attention}
@@ -50,7 +52,7 @@ def test_s1_twice_the_tokens_are_twice_the_steps(layer):
     assert 1.9 < counts["pram_depth"][1] / counts["pram_depth"][0] <= 2  # with the input product before
 
 
-def test_s2_sequential_steps():
+def test_s2_depth_is_linear_in_length_for_recurrent_layers_alone():
     for layer in (RNN(), LSTM(), GRU()):
         assert degree(layer.cost.depth, "seq") == 1
     for layer in (DENSE(), TILED(), DENSE(projections=True), BLOCK()):
@@ -76,7 +78,7 @@ def test_s2_depth_of_one_attention_layer(layer, length, width, count):
     assert found["pram_depth"] == wanted
 
 
-def test_s2_what_is_projected_side_by_side_is_as_deep_as_one():
+def test_s2_projections_side_by_side_are_as_deep_as_one():
     sizes = {"batch": 1, "seq": 64, "d_model": 512, "d_ff": 2048}
     apart, fused = (evaluate(get("swiglu")(fused=fused), **sizes) for fused in (False, True))
     assert apart["pram_depth"] == fused["pram_depth"]
@@ -84,7 +86,7 @@ def test_s2_what_is_projected_side_by_side_is_as_deep_as_one():
 
 
 @pytest.mark.parametrize("layers", [1, 2, 7])
-def test_s9_a_stack_is_a_path(layers):
+def test_s9_a_stack_adds_the_depths_of_its_layers(layers):
     sizes = {"batch": 1, "seq": 100, "hidden": 8, "num_layers": layers}
     assert evaluate(LSTM(), **sizes)["depth"] == 100 * layers
     assert evaluate(LSTM(wavefront=True), **sizes)["depth"] == 100 + layers - 1
@@ -94,18 +96,18 @@ def test_s9_a_stack_is_a_path(layers):
     assert evaluate(LSTM(direction="bwd_weights"), **sizes)["depth"] == 1
 
 
-def test_s10_depth_is_free_of_the_batch():
+def test_s10_depth_does_not_depend_on_the_batch():
     for layer in (RNN(), LSTM(), GRU(), DENSE(), TILED(), BLOCK()):
         assert batch not in layer.cost.depth.free_symbols
         assert batch not in layer.cost.pram_depth.free_symbols
 
 
-def test_s11_path_length():
+def test_s11_path_is_n_for_recurrent_layers_and_1_for_attention():
     assert RNN().cost.path == LSTM().cost.path == n
     assert DENSE().cost.path == TILED().cost.path == BLOCK().cost.path == 1
 
 
-def test_s12_the_snippet():
+def test_s12_counts_of_the_articles_snippet():
     """B = 1, T = 5, I = 10, H = 20, no bias: 6000 FLOP, 100 additions, 100 tanh, 5 steps."""
     counts = evaluate(RNN(bias=False), batch=1, seq=5, input=10, hidden=20)
     assert counts["matrix_flops"] == 6000
@@ -117,7 +119,7 @@ def test_s12_the_snippet():
 # -- §1: work ------------------------------------------------------------------------------------
 
 
-def test_s6_quadratic_in_length():
+def test_s6_attention_is_quadratic_in_length():
     for layer in (DENSE(), TILED(tile=(64, 64)), TILED(schedule="fa1", causal=True)):
         assert degree(layer.cost.flops["matrix"].subs(n_kv, n), "seq") == 2
     scores = sp.Add(*(p.workspace for p in DENSE().forward()))
@@ -144,15 +146,15 @@ def test_s8_more_work_can_be_less_depth():
     assert (attention["depth"], elman["depth"]) == (1, 4096)
 
 
-def test_s13_pairs():
-    """100 tokens 10,000 pairs, 1,000 a million; causal 5,050 and 500,500."""
+def test_s13_attention_counts_every_pair_of_tokens():
+    """By hand: 100 tokens have 10,000 pairs, 1,000 a million; causal 5,050 and 500,500."""
     sizes = {"batch": 1, "heads": 1, "head_dim": 1, "seq": [100, 1000]}
     assert (evaluate(DENSE(), **sizes)["matrix_flops"] / 4).tolist() == [10_000, 1_000_000]
     assert (evaluate(DENSE(causal=True), **sizes)["matrix_flops"] / 4).tolist() == [5_050, 500_500]
 
 
 @pytest.mark.parametrize("layer", [DENSE(), TILED(schedule="fa1"), TILED()])
-def test_s14_doubling_quadruples(layer):
+def test_s14_twice_the_tokens_are_four_times_the_flops(layer):
     sizes = {"batch": 2, "heads": 8, "head_dim": 64, "seq": [1000, 2000, 4000]}
     flops = evaluate(layer, **sizes)["matrix_flops"]
     assert (flops[1] / flops[0], flops[2] / flops[0]) == (4, 16)
@@ -160,14 +162,14 @@ def test_s14_doubling_quadruples(layer):
 
 @pytest.mark.parametrize("length", [128, 1024, 8192])
 @pytest.mark.parametrize("width", [512, 4096])
-def test_s14_whole_layers_only_in_the_end(length, width):
+def test_s14_whole_layers_reach_four_times_the_flops_only_in_the_limit(length, width):
     """r = 2(1 + 2n/6d)/(1 + n/6d), with a feed-forward layer of 4d."""
     flops = evaluate(BLOCK(), batch=1, seq=[length, 2 * length], d_model=width, heads=8)["matrix_flops"]
     share = length / (6 * width)
     assert flops[1] / flops[0] == pytest.approx(2 * (1 + 2 * share) / (1 + share), rel=1e-12)
 
 
-def test_s15_from_4k_to_32k_and_128k():
+def test_s15_flops_grow_from_4k_to_32k_and_128k_tokens_as_stated():
     lengths = {"seq": [4096, 32768, 131072]}
     core = evaluate(DENSE(), batch=1, heads=1, head_dim=128, **lengths)["matrix_flops"]
     assert (core / core[0]).tolist() == [1, 64, 1024]
@@ -194,15 +196,15 @@ def test_s15_from_4k_to_32k_and_128k():
     ],
     ids=lambda value: getattr(value, "label", ""),
 )
-def test_s5_and_1_1_where_attention_is_fewer_flop(attention, recurrent, wanted, width):
-    """ "n < d" with its constants, exactly: attention is the cheaper one below this length."""
+def test_s5_and_1_1_attention_needs_fewer_flops_below_this_length(attention, recurrent, wanted, width):
+    """The exact length behind "n < d", with the constants of each layer."""
     found = crossover(attention, recurrent, over="seq", of="flops", **wide(width))
     assert found.answer == wanted(width)
     if found.sizes:
         assert found.cheaper[0] == attention.name
 
 
-def test_1_1_both_ways_round():
+def test_1_1_crossover_does_not_depend_on_the_order_of_the_layers():
     one = crossover(DENSE(projections=True), GRU(), over="seq", of="flops", **wide(512))
     other = crossover(GRU(), DENSE(projections=True), over="seq", of="flops", **wide(512))
     assert one.sizes == other.sizes == (512,)
@@ -212,15 +214,15 @@ def test_1_1_both_ways_round():
 # -- §1: memory ----------------------------------------------------------------------------------
 
 
-def test_s16_scores_kept_for_training():
+def test_s16_training_keeps_five_bytes_a_score():
     """5·a·s²·b bytes a layer in 16 bits: softmax output 2, dropout mask 1, dropout output 2 (Korthikanti)."""
     kept = sp.expand(DENSE(dtype="fp16", dropout=True).cost.kept.subs(n_kv, n))
     assert kept.coeff(n, 2) == 5 * heads * batch
     assert degree(TILED(dtype="fp16").cost.kept.subs(n_kv, n), "seq") == 1
 
 
-def test_s17_exact_attention_with_less_memory():
-    """No fewer FLOP, O(N) besides the operands, and less traffic."""
+def test_s17_tiling_saves_memory_and_traffic_and_no_flops():
+    """No fewer FLOPs, O(N) besides the operands, and less traffic."""
     sizes = {"batch": 1, "heads": 8, "seq": 4096, "head_dim": 64, "sram": 192 * 1024}
     for schedule in ("fa1", "fa2"):
         for direction in ("fwd", "bwd", "fwd+bwd"):
@@ -232,7 +234,7 @@ def test_s17_exact_attention_with_less_memory():
 
 
 @pytest.mark.parametrize("width", [32, 64, 128])
-def test_s18_intensity_of_unfused_attention(width):
+def test_s18_unfused_attention_is_below_the_ridge_of_an_a100(width):
     """4N²d/(2(4Nd + 4N²)) → d/2 FLOP a byte in 16 bits: below an A100's ridge of 153."""
     counts = evaluate(DENSE(dtype="fp16"), batch=1, heads=1, seq=[4096, 2**24], head_dim=width)
     intensity = counts["matrix_flops"] / counts["hbm_bytes"]
@@ -241,7 +243,7 @@ def test_s18_intensity_of_unfused_attention(width):
     assert intensity[1] < 312e12 / 2.039e12
 
 
-def test_s18_tiling_raises_intensity_with_the_memory():
+def test_s18_intensity_of_tiled_attention_is_proportional_to_the_memory():
     """∝ M/d²: each doubling of M doubles it, as long as the traffic is that of the blocks."""
     sizes = {"batch": 1, "heads": 1, "seq": 2**20, "head_dim": 64}
     counts = evaluate(TILED(dtype="fp16", schedule="fa1"), sram=2.0 ** np.arange(13, 19), **sizes)
@@ -249,7 +251,7 @@ def test_s18_tiling_raises_intensity_with_the_memory():
     assert intensity[1:] / intensity[:-1] == pytest.approx(2.0, rel=0.02)
 
 
-def test_s22_scores_of_gpt3():
+def test_s22_scores_of_gpt3_take_805_mb():
     """2048² scores a head; 96 heads in 16 bits are 805 MB a layer and sequence."""
     (scores, _, _) = DENSE(dtype="fp16").forward()
     values = {batch: 1, heads: 96, n: 2048, n_kv: 2048}
@@ -261,14 +263,14 @@ def test_s22_scores_of_gpt3():
     [(48, 64, 1_572_864), (80, 8, 327_680), (32, 32, 524_288)],
     ids=["48 layers of 64 heads", "Llama-2-70B", "Llama-2-7B"],
 )
-def test_s23_cache_of_keys_and_values(layers, kv, wanted):
+def test_s23_each_token_adds_these_bytes_to_the_kv_cache(layers, kv, wanted):
     """2·L·h_kv·d_h·w bytes a token: what one more key adds to what attention has to read."""
     inputs = DENSE(dtype="bf16").tensors().inputs
     token = sp.diff(inputs, n_kv).subs(dict.fromkeys(symbols("head_dim value_dim"), 128))
     assert layers * token.subs({batch: 1, symbols("kv_heads")[0]: kv}) == wanted
 
 
-def test_s24_memory_linear_against_quadratic():
+def test_s24_memory_is_linear_for_tiled_and_nearly_quadratic_for_dense_attention():
     """Training, batch 16, 8 heads of 64, dropout: tiled ×2 a doubling (Table 21, 512 on), dense towards ×4;
     the README's saving of 10× at 2K and 20× at 4K is reached.
     """
@@ -287,7 +289,7 @@ def test_s24_memory_linear_against_quadratic():
 # -- §2 and §3 -----------------------------------------------------------------------------------
 
 
-def test_2_table_1():
+def test_2_classes_are_those_of_table_1():
     rows = table1([DENSE(), RNN()])
     texts = [(str(r.complexity), str(r.sequential), str(r.path)) for r in rows]
     assert texts == [("O(n²·d)", "O(1)", "O(1)"), ("O(n·d²)", "O(n)", "O(n)")]
@@ -302,7 +304,7 @@ def test_3_1_standard_attention_traffic(length, width):
 
 
 def elements(layer, length, width, capacity):
-    """Traffic of one head in elements: in fp32 a statistic is one element."""
+    """Return the traffic of one head in elements: in fp32 a statistic is one element."""
     return evaluate(layer, batch=1, heads=1, seq=length, head_dim=width, sram=4 * capacity)["hbm_bytes"] / 4
 
 
@@ -371,7 +373,7 @@ def test_3_2_flash_attention_2_traffic(length, width, rows):
     assert counts["l2_bytes"] == 4 * (-(-length // rows) * 2 * length * width)
 
 
-def test_3_2_theorem_2():
+def test_3_2_tiled_traffic_follows_theorem_2():
     """Θ(N²d²/M): halved by twice the memory, Θ(Nd) where K and V fit, ∝ M/d² less than standard."""
     small, large = elements(FA1, 2**18, 64, 2**15), elements(FA1, 2**18, 64, 2**16)
     assert large / small == pytest.approx(0.5, rel=0.01)
@@ -402,8 +404,8 @@ def test_3_3_hbm_ratio_of_figure_2():
     assert ratio == pytest.approx(40.3 / 4.4, rel=0.2)
 
 
-def test_3_3_flop_ratio():
-    """7 products against 6: the scores are computed again."""
+def test_3_3_recomputed_scores_are_a_seventh_product():
+    """7 products against 6, as tiled attention computes the scores again for the gradient."""
     sizes = {"batch": 64, "heads": 16, "seq": 1024, "head_dim": 64}
     flops = [evaluate(layer(direction="fwd+bwd"), **sizes)["matrix_flops"] for layer in (TILED, DENSE)]
     assert flops[0] / flops[1] == pytest.approx(7 / 6, rel=1e-12)
@@ -434,7 +436,7 @@ def test_3_6_no_tiling_is_below_quadratic(schedule, tile):
     assert degree(layer.cost.flops["matrix"].subs(n_kv, n), "seq") == 2
 
 
-def test_3_7_flash_rnn_setting():
+def test_3_7_counts_of_flash_rnns_setting():
     """B 16, T 1024, d 768: LSTM recurrent 7.73e10 and with input 1.55e11, attention core causal 2.58e10 FLOP;
     the LSTM's recurrent weights are 4.7 MB in 16 bits.
     """

@@ -51,8 +51,10 @@ def test_s3_more_hardware_does_not_shorten_the_chain(name, dtype):
             assert set(then.bound) == {"depth"}
 
 
-def test_s5_attention_was_often_faster_where_sentences_are_shorter_than_the_model_is_wide():
-    """n = 64 tokens, d = 1024 (the big Transformer's), in time and not in FLOP: MHA against an LSTM layer."""
+def test_s5_attention_is_faster_where_sentences_are_shorter_than_the_model_is_wide():
+    """n = 64 tokens, d = 1024 (the big Transformer's), in time and not
+    in FLOPs: attention against an LSTM layer.
+    """
     sizes = {"batch": 32, "seq": 64}
     attention = cm.DenseAttention(dtype="fp32", projections=True)
     for name in ("nvidia/k80", "nvidia/m40", "nvidia/p100-sxm2-16gb", V100):
@@ -60,7 +62,7 @@ def test_s5_attention_was_often_faster_where_sentences_are_shorter_than_the_mode
         assert cm.predict(attention, name, heads=16, head_dim=64, **sizes).seconds < lstm, name
 
 
-def test_s10_sequences_side_by_side_cost_little():
+def test_s10_eight_times_the_batch_costs_little():
     """DeepBench, V100, fp16 on tensor cores, LSTM of 1024: a step 49.4 µs for 16 sequences, 65.1 for 128."""
     lstm = cm.LSTM(dtype="fp16", recurrent_only=True)
     p = cm.predict(lstm, V100, framework="cudnn", batch=[16, 128], hidden=1024, seq=25)
@@ -77,7 +79,7 @@ def test_s14_twice_the_tokens_take_four_times_the_time():
     assert times[1:] / times[0] == pytest.approx([3.996, 15.98], rel=0.02)
 
 
-def test_3_7_the_excess_of_an_lstm_is_sequential_latency():
+def test_3_7_an_lstm_is_slower_by_the_latency_of_its_steps():
     """FlashRNN's setting on an H100 (batch 16, 1024 tokens, width 768): nn.LSTM has 6 times causal
     attention's FLOPs and takes 2.01 ms, 1.96 µs a step, against 0.13: 15.5 times as long.
     """

@@ -1,4 +1,4 @@
-"""Sums over kernels, operands, footprints: on costs made up for the purpose, worked out by hand."""
+"""Sums over kernels, operands and footprints, of costs made up for the purpose and worked out by hand."""
 
 from dataclasses import replace
 
@@ -96,14 +96,14 @@ class TestTensors:
             ("fwd+bwd", 2 * (100 + 10 + 10000) + 2 * 1),  # operands once in; out; dout in; gradients out
         ],
     )
-    def test_compulsory(self, direction, wanted):
+    def test_compulsory_traffic_of_each_direction(self, direction, wanted):
         assert self.tensors.compulsory(direction) == wanted
 
     def test_a_linear_gradient_needs_no_operands(self):
         linear = Tensors(inputs=sp.Integer(200), outputs=sp.Integer(100), linear=True)
         assert linear.compulsory("bwd") == 100 + 200
 
-    def test_footprint(self):
+    def test_footprint_of_each_direction(self):
         """Training: operands and gradients, what is kept besides the inputs, and the intermediates."""
         assert self.tensors.footprint("fwd", sp.Integer(150), sp.Integer(7)) == 11111 + 7
         assert self.tensors.footprint("bwd", sp.Integer(150), sp.Integer(7)) == 2 * 11111 + (150 - 100) + 7
@@ -115,8 +115,8 @@ class TestTensors:
 
 
 @pytest.mark.parametrize(("first", "second"), [(5, 3), (3, 5)])
-def test_what_is_computed_beside_another_waits_for_the_longer(first, second):
-    """Of a chain of 2, two side by side and another of 4, three times each."""
+def test_phases_side_by_side_are_as_deep_as_the_deeper_one(first, second):
+    """Depths by hand: a phase of 2, two side by side, and one of 4, three times each."""
     depths = (2, False), (first, False), (second, True), (4, False)
     phases = tuple(
         phase(pram_depth=sp.Integer(depth), beside=beside, repeats=sp.Integer(3)) for depth, beside in depths
@@ -160,7 +160,7 @@ def test_rows_have_the_names_of_the_contract():
     }  # fmt: skip
 
 
-def test_latex_of_a_cost():
+def test_cost_has_latex():
     assert (
         r"\text{matrix flops} &= 2 B h n n_{kv} \left(d_h + d_v\right)"
         in get("dense-attention")().cost._repr_latex_()

@@ -1,4 +1,4 @@
-"""Crossovers: exact sizes, held against algebra and against looking at every size."""
+"""Crossovers: exact sizes, checked by algebra and by trying every size."""
 
 import numpy as np
 import pytest
@@ -14,14 +14,14 @@ FLOPS = {"over": "seq", "of": "flops", "batch": 1}
 
 
 def changes(order, limit):
-    """Return where an order that a function tells changes, up to a limit."""
+    """Return the sizes up to `limit` at which the sign of `order` changes, and the signs between."""
     points = _points(limit, 64)
     return _changes(order, points, order(points))
 
 
 @given(d=st.integers(1, 64).map(lambda x: 8 * x))
 @settings(max_examples=15)
-def test_attention_against_an_lstm_in_flops(d):
+def test_attention_needs_fewer_flops_than_an_lstm_up_to_4_d(d):
     # LSTM: 2·4·(d + d)·d·n; attention's core: 4·n²·d. Equal at n = 4·d.
     found = cm.crossover(cm.LSTM(), cm.DenseAttention(), hidden=d, heads=8, head_dim=d // 8, **FLOPS)
     assert (found.size, found.answer) == (4 * d, 4 * d)
@@ -29,13 +29,13 @@ def test_attention_against_an_lstm_in_flops(d):
     assert found.rung is None
 
 
-def test_causal_attention_counts_exact_pairs():
+def test_causal_attention_crosses_where_its_exact_pairs_do():
     # n(n + 1)/2 pairs: 2·(n + 1)·n·d = 16·d²·n at n = 8·d − 1, where the first order ends.
     found = cm.crossover(cm.LSTM(), cm.TiledAttention(causal=True), hidden=512, heads=8, head_dim=64, **FLOPS)
     assert found.size == 8 * 512 - 1
 
 
-def test_what_never_crosses_is_never_or_always():
+def test_layers_that_never_cross_answer_never_or_always():
     one, two = cm.LSTM(), cm.LSTM(bidirectional=True)
     always = cm.crossover(one, two, hidden=64, **FLOPS)
     assert always.answer == "always"
@@ -50,7 +50,7 @@ def test_what_never_crosses_is_never_or_always():
     assert str(same).endswith(": both need as much")
 
 
-def test_depth_is_what_attention_saves():
+def test_attention_has_less_depth_from_two_tokens_on():
     found = cm.crossover(cm.LSTM(), cm.TiledAttention(), over="seq", of="depth", hidden=64, **HEADS)
     # n steps against one: a tie at n = 1, then attention.
     assert found.cheaper == ("neither", "tiled-attention")
@@ -58,8 +58,8 @@ def test_depth_is_what_attention_saves():
     assert str(found) == "depth: the same below seq = 2, less for tiled-attention from 2 on"
 
 
-def test_counts_ask_a_device_for_its_memories_alone():
-    """T4 computes no bf16: a time there is refused, what is counted is not."""
+def test_counts_take_only_memory_sizes_from_a_device():
+    """T4 has no bf16: times are refused there, counts are not."""
     sizes = {"over": "seq", "hidden": 512, **HEADS}
     layers = (cm.LSTM(), cm.TiledAttention(dtype="bf16"))
     found = cm.crossover(*layers, "t4", of="flops", **sizes)
@@ -70,7 +70,7 @@ def test_counts_ask_a_device_for_its_memories_alone():
 
 
 def test_counts_need_no_device():
-    """A recurrence's weights are read once where nothing is known that does not hold them: that is said."""
+    """Without the chip's memory, weights are assumed to be read once, and the answer says so."""
     sizes = {"over": "seq", "of": "hbm_bytes", "hidden": 64, **HEADS}
     free = cm.crossover(cm.LSTM(), cm.DenseAttention(), **sizes)
     assert free.assumed in str(free)
@@ -86,8 +86,8 @@ def test_counts_need_no_device():
     assert (on_t4.assumed, on_t4.size) == (None, free.size)
 
 
-def test_what_devices_send_crosses_where_the_papers_formulas_do():
-    """Of n·d numbers 4 (P − 1)/P² each (Ulysses, four all-to-alls), 2 (P − 1)/P (a ring: keys and values)."""
+def test_link_bytes_cross_where_the_papers_formulas_do():
+    """Of n·d numbers: 4 (P − 1)/P² for Ulysses (four all-to-alls), 2 (P − 1)/P for a ring of K and V."""
     sizes = {"seq": 8192, "over": "devices", "of": "link_bytes", **HEADS}
     found = cm.crossover(cm.layers.get("ring-attention")(), cm.layers.get("ulysses")(), limit=8, **sizes)
     assert (found.size, found.cheaper) == (3, ("neither", "ulysses"))
@@ -96,7 +96,7 @@ def test_what_devices_send_crosses_where_the_papers_formulas_do():
 
 
 @pytest.mark.parametrize("rung", ["bound", "kernel"])
-def test_times_cross_where_their_order_turns(rung):
+def test_predicted_times_change_their_order_at_each_crossover(rung):
     layers = (cm.GRU(), cm.DenseAttention())
     sizes = {"batch": 8, "hidden": 512, "heads": 8, "head_dim": 64}
     found = cm.crossover(*layers, "h200-sxm", over="seq", rung=rung, limit=2**16, **sizes)
@@ -119,8 +119,8 @@ def test_times_cross_where_their_order_turns(rung):
 
 @given(signs=st.lists(st.sampled_from([-1.0, 1.0]), min_size=64, max_size=64))
 @settings(max_examples=50)
-def test_no_turn_among_the_first_64_sizes_is_missed(signs):
-    """Every size up to 64 is looked at: whatever the order does there is found."""
+def test_every_crossover_among_the_first_64_sizes_is_found(signs):
+    """Every size up to 64 is evaluated."""
     order = np.array(signs)
     sizes, sequence = changes(lambda n: order[n.astype(int) - 1], 64)
     turns = [i + 1 for i in range(1, 64) if signs[i] != signs[i - 1]]
@@ -130,20 +130,20 @@ def test_no_turn_among_the_first_64_sizes_is_missed(signs):
 
 @given(where=st.integers(2, 2**24 - 1))
 @settings(max_examples=50)
-def test_a_turn_is_found_to_the_size(where):
+def test_single_crossover_is_found_exactly(where):
     assert changes(lambda n: np.where(n < where, -1.0, 1.0), 2**24) == ([where], [-1.0, 1.0])
 
 
 @given(start=st.integers(65, 2**20), steps=st.floats(1.01, 40))
 @settings(max_examples=50)
-def test_no_turn_that_lasts_a_64th_of_an_octave_is_missed(start, steps):
+def test_crossovers_a_64th_of_an_octave_apart_are_found(start, steps):
     end = int(np.ceil(start * 2 ** (steps / 64))) + 1
     found = changes(lambda n: np.where((start <= n) & (n < end), 1.0, -1.0), 2**24)
     assert found == ([start, end], [-1.0, 1.0, -1.0])
 
 
-def test_all_changes_are_pinned_down_in_a_few_looks():
-    """A look at many sizes takes as long as at one: 15 changes, and as many looks as for the last."""
+def test_many_crossovers_take_as_few_evaluations_as_one():
+    """Many sizes are evaluated at once: 15 crossovers take as many evaluations as the last one."""
     looks, at = [], [2**power + 3 for power in range(8, 23)]
 
     def order(n):
@@ -153,13 +153,13 @@ def test_all_changes_are_pinned_down_in_a_few_looks():
     found, signs = changes(order, 2**24)
     assert found == at
     assert signs == [-1.0, 1.0] * 8
-    # Of 2²² / 64 sizes between two that are looked up, a sixteenth a look.
+    # Each evaluation narrows the 2²² / 64 sizes between two neighbours to a sixteenth.
     assert len(looks) <= 1 + 5
 
 
 @pytest.mark.parametrize("turns", [1, 2, 5])
-def test_how_far_apart_layers_are_where_their_order_turns_often(monkeypatch, turns):
-    """One takes n, the other n and n/20 more or less on either side of each turn: 5 % of what is less."""
+def test_answer_with_many_crossovers_says_how_far_apart_the_layers_are(monkeypatch, turns):
+    """One layer takes n, the other n ± n/20, the sign changing at each crossover: apart by 1/0.95 − 1."""
     at = np.array([10, 20, 30, 40, 50][:turns])
 
     class Fixed:
@@ -182,7 +182,7 @@ def test_how_far_apart_layers_are_where_their_order_turns_often(monkeypatch, tur
     assert ("the order changes 3 times more, and the two are at most 5.3% apart" in said) == (turns == 5)
 
 
-def test_how_far_apart_is_said_of_what_both_have_something_of():
+def test_distance_leaves_out_sizes_at_which_one_count_is_zero():
     found = _apart(np.array([0.0, 4.0, 0.0, 6.0]), np.array([0.0, 5.0, 3.0, 5.0]))
     assert found == 0.25
     assert _apart(np.zeros(2), np.ones(2)) == 0
@@ -195,7 +195,7 @@ def test_an_answer_is_plain_json():
     assert answer["limit"] == 2**24
 
 
-def test_traffic_that_depends_on_the_chip_takes_it_from_the_device():
+def test_traffic_that_depends_on_sram_takes_it_from_the_device():
     sizes = {"over": "head_dim", "of": "hbm_bytes", "batch": 1, "heads": 1, "seq": 4096, "limit": 512}
     tiled = cm.TiledAttention(schedule="fa1")
     with pytest.raises(SizeError, match="sram"):
@@ -204,7 +204,7 @@ def test_traffic_that_depends_on_the_chip_takes_it_from_the_device():
     h200 = cm.hardware.load("h200-sxm")
     found = cm.crossover(tiled, cm.DenseAttention(), h200, **sizes)
     assert found.cheaper[0] == "tiled-attention"
-    # The chip's memory may as well be said, for a chip that nobody has described.
+    # The memory may also be given as a size, for a chip without a spec.
     said = cm.crossover(tiled, cm.DenseAttention(), sram=h200.shared_per_unit, **sizes)
     assert (said.sizes, said.cheaper) == (found.sizes, found.cheaper)
 
@@ -226,25 +226,25 @@ def test_bad_questions_are_refused(change, error, text):
 
 
 @pytest.mark.parametrize("limit", [0, -1, 2.5, float("nan"), float("inf"), "many", 2**41])
-def test_a_search_ends_at_a_size(limit):
+def test_limit_must_be_a_possible_size(limit):
     with pytest.raises(SizeError, match=r"size seq: wanted|wanted limit to be a number"):
         cm.crossover(cm.LSTM(), cm.GRU(), over="seq", of="flops", batch=1, hidden=64, limit=limit)
 
 
-def test_what_varies_has_no_value():
+def test_size_that_varies_must_not_be_given():
     with pytest.raises(SizeError, match="seq is what varies"):
         cm.crossover(cm.LSTM(), cm.GRU(), over="seq", of="flops", batch=1, hidden=64, seq=8)
 
 
-def test_a_search_goes_no_further_than_the_size_can():
-    """Density is in per cent: block-sparse attention is all of dense attention at 100."""
+def test_search_ends_at_the_largest_possible_size():
+    """Density is a percentage: at 100, block-sparse attention is dense attention."""
     sizes = {"batch": 1, "heads": 1, "head_dim": 64, "seq": 2**14}
     found = cm.crossover(cm.BlockSparse(), cm.DenseAttention(), over="density", of="flops", **sizes)
     assert (found.limit, found.sizes) == (100, (100,))
     assert found.cheaper[0] == "block-sparse"
 
 
-def test_what_times_rest_on_is_said_once():
+def test_origin_of_constants_is_named_once():
     found = cm.crossover(
         cm.LSTM(),
         cm.TiledAttention(),
@@ -260,7 +260,7 @@ def test_what_times_rest_on_is_said_once():
     assert len(origins) == len(set(origins)) > 1
 
 
-def test_what_does_not_vary_is_one_number():
+def test_sizes_that_do_not_vary_must_be_single_numbers():
     sizes = FLOPS | HEADS | {"batch": np.array([1, 2]), "hidden": 64}
     with pytest.raises(SizeError, match="wanted one batch, got 2 values; seq is what varies"):
         cm.crossover(cm.LSTM(), cm.DenseAttention(), **sizes)
@@ -270,7 +270,7 @@ def test_what_does_not_vary_is_one_number():
     assert listed == one
 
 
-def test_what_times_rest_on_is_told_of_each_layer():
+def test_grounds_state_the_rung_and_origin_of_each_layer():
     layers = cm.LSTM(), cm.TiledAttention()
     sizes = {"batch": 8, "hidden": 1024, "heads": 16, "head_dim": 64}
     found = cm.crossover(*layers, "h200-sxm", over="seq", limit=64, **sizes)

@@ -1,4 +1,4 @@
-"""The documentation does what it says: examples print what stands under them, commands run, charts draw."""
+"""Documentation: examples print the output shown under them, commands run, charts draw what the text says."""
 
 import re
 import shlex
@@ -24,7 +24,7 @@ PAGES = {page.name: page.read_text(encoding="utf-8") for page in examples.pages(
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_examples_print_what_stands_under_them(page):
+def test_examples_print_the_output_shown_under_them(page):
     assert examples.filled(PAGES[page]) == PAGES[page]
 
 
@@ -35,17 +35,18 @@ def test_every_block_of_python_has_its_output():
         assert all(out.strip() for *_, out, _ in found), page
 
 
-#: Those with their output are run with it, in a folder of their own; measuring takes minutes.
+#: Commands shown without output; those with output run in the test above.
 ALONE = [c for text in PAGES.values() for c in examples.COMMANDS.findall(examples.BLOCKS.sub("", text))]
 
 
 @pytest.mark.parametrize("command", [c for c in ALONE if not c.startswith("validate")])
-def test_commands_run(command, monkeypatch, capsys):
+def test_commands_shown_without_output_run(command, monkeypatch, capsys):
+    """All but `validate`, which measures for minutes."""
     monkeypatch.chdir(ROOT)
     assert run(shlex.split(command)) == 0, capsys.readouterr().err
 
 
-def test_the_device_that_is_shown_is_sound(tmp_path):
+def test_device_shown_in_adding_md_is_valid(tmp_path):
     (text,) = re.findall(r"```yaml\n(.*?)```", PAGES["adding.md"], re.DOTALL)
     file = tmp_path / "one.yaml"
     file.write_text(text, encoding="utf-8")
@@ -55,7 +56,7 @@ def test_the_device_that_is_shown_is_sound(tmp_path):
 
 
 def drawn(name):
-    """The points of a picture on its logarithmic axes: label → rows of x and y, at rising x."""
+    """Return the points of a chart on its logarithmic axes: label → rows of x and y, at rising x."""
     chart = charts.CHARTS[name]().to_dict()
     (rows,) = chart["datasets"].values()
     channels = chart["layer"][0]["encoding"]
@@ -71,13 +72,13 @@ def slopes(lines):
 
 
 @pytest.mark.parametrize("name", charts.CHARTS)
-def test_charts_draw_what_they_are_given(name):
+def test_charts_have_several_lines_of_finite_points(name):
     lines = drawn(name)
     assert len(lines) >= 2
     assert all(np.isfinite(points).all() for points in lines.values())
 
 
-def test_pictures_show_what_is_said_of_them():
+def test_charts_show_what_the_text_says_of_them():
     hardware = {label: points[-1, 1] for label, points in drawn("hardware").items()}
     assert hardware["LSTM, H200"] == pytest.approx(hardware["LSTM, ten times the device"], abs=0.1)
     assert hardware["tiled attention, H200"] > hardware["tiled attention, ten times the device"] + 3
@@ -106,7 +107,7 @@ def test_pictures_show_what_is_said_of_them():
     assert pairs == pytest.approx(wanted, abs=0.05)
 
 
-def test_pictures_named_in_pages_exist_and_are_described():
+def test_charts_named_in_pages_exist_and_have_a_description():
     named = [found for text in PAGES.values() for found in re.findall(r"!\[([^\]]*)\]\(chart:(\w+)\)", text)]
     assert {name for _, name in named} == set(charts.CHARTS)
     assert all(len(about) > 20 for about, _ in named)

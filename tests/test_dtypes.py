@@ -13,20 +13,20 @@ SAME = {
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_torchs_names_are_known_and_as_wide(name):
+def test_torchs_names_mean_formats_of_torchs_width(name):
     torch = pytest.importorskip("torch", reason="torch's own widths: pip install 'costmodel[validation]'")
     for text in (name, name.upper(), str(getattr(torch, name))):
         assert dtype(text).name == SAME[name]
     assert dtype(name).bytes == getattr(torch, name).itemsize
 
 
-def test_what_torch_calls_otherwise_is_the_same_format():
+def test_torchs_short_names_mean_the_same_formats():
     assert dtype("half") == dtype("torch.half") == dtype("float16")
     assert dtype("double") == dtype("fp64")
     assert dtype("float") == dtype("fp32")
 
 
-def test_an_unknown_format_is_refused_with_the_nearest():
+def test_unknown_format_is_refused_with_the_nearest_name():
     with pytest.raises(UnknownNameError, match="bf16"):
         dtype("bf61")
     assert all(dtype(name) is known for name, known in DTYPES.items())

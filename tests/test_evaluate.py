@@ -1,4 +1,4 @@
-"""Numbers from symbols: exact at any size, alike for scalars and arrays, and refusing what is no size."""
+"""Evaluation of counts: exact at any size, the same for scalars and arrays, and invalid sizes refused."""
 
 import math
 import re
@@ -38,7 +38,7 @@ def test_overflow_does_not_wrap():
     schedule=st.sampled_from(["fa1", "fa2"]), causal=st.booleans(), direction=st.sampled_from(["fwd", "bwd"]),
 )  # fmt: skip
 def test_compiled_numbers_are_exact(seq, more, d, sram, schedule, causal, direction):
-    """The compiled code against fractions, tiles of any size included."""
+    """Against the same expressions evaluated in fractions, with tiles of any size."""
     layer = get("tiled-attention")(schedule=schedule, causal=causal, direction=direction)
     sizes = {
         "batch": 3,
@@ -81,7 +81,7 @@ def test_constant_counts_have_the_common_shape():
      np.ma.array([8, 16], mask=[False, True])],
     ids=str,
 )  # fmt: skip
-def test_what_is_no_size_is_refused_by_name(bad):
+def test_invalid_size_is_refused_by_name(bad):
     with pytest.raises(SizeError, match=r"^size seq: wanted") as error:
         evaluate(get("dense-attention")(), **{**ATTENTION, "seq": bad})
     assert "\n" not in str(error.value)
@@ -91,7 +91,7 @@ def test_what_is_no_size_is_refused_by_name(bad):
 @pytest.mark.parametrize(
     "good", [128, 128.0, np.int8(64), np.float32(64), np.array(7), [1, 2], (3,), range(1, 4)]
 )
-def test_what_is_a_size_is_taken(good):
+def test_whole_number_of_any_type_is_a_size(good):
     assert np.all(
         np.asarray(evaluate(get("dense-attention")(), **{**ATTENTION, "seq": good})["matrix_flops"]) > 0
     )
@@ -145,7 +145,7 @@ class TestDefaults:
 
 
 class TestTogether:
-    """Sizes that are fine one by one."""
+    """Sizes that are valid one by one."""
 
     @pytest.mark.parametrize("layer", ["dense-attention", "tiled-attention"])
     def test_heads_share_keys_evenly(self, layer):
@@ -153,12 +153,12 @@ class TestTogether:
             evaluate(get(layer)(), **ATTENTION, kv_heads=3)
 
     @pytest.mark.parametrize("options", [{"causal": True}, {"projections": True}])
-    def test_own_keys_count(self, options):
+    def test_self_attention_needs_as_many_keys_as_queries(self, options):
         """A self-attention whose keys are fewer than its queries would have a cache of negative size."""
         with pytest.raises(SizeError, match="needs seq_kv of at least seq"):
             evaluate(get("dense-attention")(**options), **ATTENTION, seq_kv=99)
 
-    def test_cross_attention_has_any(self):
+    def test_cross_attention_may_have_fewer_keys_than_queries(self):
         layer = get("dense-attention")(projections=True, cross=True)
         assert evaluate(layer, **ATTENTION, seq_kv=3)["hbm_bytes"] > 0
 
@@ -176,7 +176,7 @@ class TestCounts:
 
 
 class TestOptionsAsText:
-    def test_every_kind(self):
+    def test_every_kind_of_option_is_parsed(self):
         layer = get("tiled-attention").from_text({"causal": "yes", "tile": "64x256", "schedule": "fa1"})
         assert layer == get("tiled-attention")(causal=True, tile=(64, 256), schedule="fa1")
         assert get("tiled-attention").from_text({"tile": "none"}).tile is None
@@ -212,17 +212,17 @@ class TestOptionsAsText:
             ("transformer-block", "norm", "rsm", "did you mean 'rms'"),
         ],
     )
-    def test_refusals(self, layer, option, text, message):
+    def test_invalid_options_are_refused_with_what_would_do(self, layer, option, text, message):
         with pytest.raises(CostmodelError, match=message.replace("(", r"\(")):
             get(layer).from_text({option: text})
 
-    def test_options_that_exclude_each_other(self):
+    def test_options_that_exclude_each_other_are_refused(self):
         with pytest.raises(CostmodelError, match="causal and cross exclude each other"):
             get("dense-attention")(causal=True, cross=True)
         with pytest.raises(CostmodelError, match="wavefront needs bidirectional=false"):
             get("lstm")(wavefront=True, bidirectional=True)
 
-    def test_unknown_layer(self):
+    def test_unknown_layer_is_refused_with_the_nearest_name(self):
         with pytest.raises(
             UnknownNameError, match="unknown layer 'tiled-attn'; did you mean 'tiled-attention'"
         ):
@@ -253,18 +253,18 @@ def test_the_printer_broadcasts_every_function():
         (np.array([3.0, 2.25]), "a whole number of at least 1, got 2.25"),
     ],
 )
-def test_of_a_size_that_is_none_one_is_told_what_would_do(size, said):
+def test_invalid_size_is_refused_with_what_was_wanted_and_what_came(size, said):
     with pytest.raises(SizeError, match=re.escape(f"size seq: wanted {said}") + "$"):
         evaluate(LSTM(), batch=1, hidden=8, seq=size)
 
 
-def test_the_largest_size_is_one():
+def test_largest_size_allowed_is_accepted():
     assert evaluate(LSTM(), batch=1, hidden=8, seq=np.array([2**40]))["depth"] == [2**40]
     assert evaluate(LSTM(), batch=1, hidden=8, seq=2**40)["depth"] == 2**40
 
 
 @pytest.mark.parametrize("d_model", [65, np.array([64, 65])])
-def test_a_default_that_is_nowhere_or_not_everywhere_whole_is_asked_for(d_model):
+def test_default_that_is_not_whole_everywhere_is_refused(d_model):
     layer = get("transformer-block")()
     with pytest.raises(SizeError, match=r"head_dim defaults to d_model/heads, which is not whole here"):
         evaluate(layer, batch=1, seq=8, d_model=d_model, heads=8)

@@ -1,4 +1,4 @@
-"""What would change a time: slopes against small steps, what-ifs against the predictions they are."""
+"""Elasticities against finite differences, and what-ifs against predictions of the changed case."""
 
 import dataclasses
 import math
@@ -17,7 +17,7 @@ CASES = [
     (cm.LSTM(), {"batch": 2, "seq": 500, "hidden": 640, "num_layers": 2}),
     (cm.DenseAttention(direction="fwd+bwd"), {"batch": 1, "seq": 3000, "heads": 8, "head_dim": 64}),
     (cm.TransformerBlock(), {"batch": 3, "seq": 1500, "d_model": 1024, "heads": 16}),
-    # What is sent beside a kernel counts where it is longer, by that alone.
+    # Communication beside a kernel counts only where it takes longer, and then alone.
     (
         cm.layers.get("ring-attention")(),
         {"batch": 1, "seq": 65536, "heads": 32, "head_dim": 128, "devices": 8},
@@ -34,8 +34,8 @@ CASES = [
 
 
 @pytest.mark.parametrize(("layer", "sizes"), CASES, ids=lambda value: getattr(value, "label", ""))
-def test_slopes_to_rates_are_what_a_faster_rate_gives(layer, sizes):
-    """One part in a million more of a rate; all rates together are the whole time."""
+def test_elasticities_to_rates_are_finite_differences(layer, sizes):
+    """One part in a million more bandwidth; the elasticities to all rates add up to −1."""
     found = elasticities(cm.predict(layer, H200, rung="bound", **sizes))
     rates = {name: slope for name, slope in found.items() if name in ("hbm", "link") or ":" in name}
     assert sum(rates.values()) == pytest.approx(-1, rel=1e-12)
@@ -47,8 +47,8 @@ def test_slopes_to_rates_are_what_a_faster_rate_gives(layer, sizes):
 
 
 @pytest.mark.parametrize("batch", [1, 512])
-def test_slopes_of_many_draws_are_those_of_the_formula(batch):
-    """Rows touched are r = V·(1 − qᵗ), q = 1 − 1/V (Cardenas 1975): of millions of tokens soon told."""
+def test_elasticities_of_an_embedding_are_those_of_the_formula(batch):
+    """Rows touched are r = V·(1 − qᵗ), q = 1 − 1/V (Cardenas 1975), differentiated by hand."""
     words, tokens, row = 32000, 4096 * batch, 2 * 4096
     found = elasticities(
         cm.predict(cm.Embedding(), H200, rung="bound", batch=batch, seq=4096, vocab=words, d_model=4096)
@@ -62,8 +62,8 @@ def test_slopes_of_many_draws_are_those_of_the_formula(batch):
 
 
 @pytest.mark.parametrize(("layer", "sizes"), CASES, ids=lambda value: getattr(value, "label", ""))
-def test_slopes_to_sizes_are_what_one_more_gives(layer, sizes):
-    """One more of a size, and one less: sizes that follow from it (d_ff, seq_kv, input) go along."""
+def test_elasticities_to_sizes_are_finite_differences(layer, sizes):
+    """One more and one less of a size; defaults that follow from it (d_ff, seq_kv, input) change too."""
     found = elasticities(cm.predict(layer, H200, rung="bound", **sizes))
     for name in sizes:
         # A sequence is cut into whole parts, one for each device, and those into tiles.
@@ -92,8 +92,8 @@ def test_what_if_is_the_prediction_with_that_one_thing_changed():
     assert found["speedup"].is_monotonic_decreasing
 
 
-def test_memory_twice_as_fast_is_tried_where_it_outruns_the_stated_cache():
-    """H100 states an L2 of 5.5 TB/s, below twice the memory's 3.35: what all that memory limits asks."""
+def test_twice_the_memory_bandwidth_is_tried_even_beyond_that_of_l2():
+    """H100 states 5.5 TB/s of L2, less than twice the memory's 3.35: memory-bound work still asks for it."""
     device = cm.hardware.load("nvidia/h100-sxm")
     assert device.hbm_bandwidth < device.l2_bandwidth < 2 * device.hbm_bandwidth
     sizes = {"batch": 16, "heads": 64, "kv_heads": 8, "seq_kv": 131072, "head_dim": 128}
@@ -102,8 +102,8 @@ def test_memory_twice_as_fast_is_tried_where_it_outruns_the_stated_cache():
     assert what_if(p).set_index("change").loc["hbm times 2", "speedup"] == pytest.approx(2)
 
 
-def test_a_choice_that_changes_nothing_at_these_sizes_is_not_listed():
-    """A wavefront goes through several layers; of one it is the same steps."""
+def test_option_that_changes_nothing_at_these_sizes_is_not_listed():
+    """A wavefront runs several layers at once; with one layer the steps are the same."""
     sizes = {"batch": 8, "seq": 512, "hidden": 1024}
     for rung in ("bound", "kernel"):
         one, two = (
@@ -112,7 +112,7 @@ def test_a_choice_that_changes_nothing_at_these_sizes_is_not_listed():
         )
         assert "wavefront = True" not in set(one["change"])
         assert "wavefront = True" in set(two["change"])
-        assert "hbm times 2" in set(one["change"])  # of a figure it is an answer that it changes nothing
+        assert "hbm times 2" in set(one["change"])  # a figure is listed even if it changes nothing
 
 
 def test_one_other_device_needs_no_list():
@@ -120,8 +120,10 @@ def test_one_other_device_needs_no_list():
     assert what_if(p, "b200-sxm").equals(what_if(p, ["b200-sxm"]))
 
 
-def test_a_longer_tile_reads_keys_and_values_half_as_often():
-    """Where memory limits: K and V once per row block (FlashAttention-2), Q and O once."""
+def test_longer_tile_is_suggested_where_memory_limits():
+    """FlashAttention-2 reads K and V once per block of rows, Q and O
+    once: half as often with twice the rows.
+    """
     sizes = {"batch": 4, "heads": 8, "seq": 4096, "head_dim": 64}
     slow = cm.hardware.load(H200).replace(hbm="50 GB/s")
     for rung, layer in (("bound", cm.TiledAttention()), ("kernel", cm.TiledAttention(tile=(16, 16)))):
@@ -133,18 +135,18 @@ def test_a_longer_tile_reads_keys_and_values_half_as_often():
         if rung == "kernel":
             assert (rows, cols) == (32, 16)
             assert found.speedup > 1.1
-    # A library's own tile is not the layer's to choose.
+    # A library's kernel has its own tile: no other is suggested.
     assert "choice" not in set(what_if(cm.predict(cm.TiledAttention(), H200, **sizes)).kind)
 
 
-def test_a_recurrence_is_not_helped_by_more_of_the_device():
+def test_doubling_any_figure_hardly_speeds_up_a_recurrence():
     p = cm.predict(cm.LSTM(dtype="bf16"), H200, batch=1, seq=4096, hidden=1024)
     figures = what_if(p).query("kind == 'figure'")
     assert len(figures) >= 4
     assert (figures["speedup"] < 1.1).all()
 
 
-def test_a_cold_prediction_is_compared_with_cold_ones():
+def test_what_ifs_of_a_cold_prediction_are_cold():
     p = cm.predict(cm.Matmul(), "nvidia/a100-sxm-80gb", state="cold", m=16, n=4096, k=4096)
     found = what_if(p, ["nvidia/h200-sxm"]).set_index("change")
     other = cm.predict(cm.Matmul(), "nvidia/h200-sxm", state="cold", m=16, n=4096, k=4096)
@@ -155,8 +157,8 @@ def test_a_cold_prediction_is_compared_with_cold_ones():
     "asked",
     [{"rung": "kernel"}, {"framework": "trtllm"}, {"harness": "eager-events"}, {"rung": "calibrated"}],
 )
-def test_what_was_asked_of_the_prediction_is_asked_of_what_ifs(asked):
-    """A device as it is, given again, is the prediction again; and a changed one is asked the same."""
+def test_what_ifs_keep_rung_framework_and_harness(asked):
+    """The same device gives the same prediction again; a changed one is predicted with the same options."""
     layer, sizes = cm.Matmul(dtype="bf16"), {"m": 8, "n": 4096, "k": 4096}
     device = cm.hardware.load("nvidia/a100-sxm-80gb")
     p = cm.predict(layer, device, sizes, **asked)
@@ -180,7 +182,7 @@ def test_a_format_with_other_constants_is_marked_and_comes_last():
     assert what_if(at_bound)["alike"].all()
 
 
-def test_a_format_that_the_device_has_not_is_not_tried():
+def test_format_that_the_device_lacks_is_not_tried():
     p = cm.predict(cm.Matmul(dtype="bf16"), "nvidia/a100-sxm-80gb", m=64, n=64, k=64)
     assert not what_if(p)["change"].str.contains("fp8").any()
 
@@ -191,14 +193,14 @@ def test_a_whole_model_is_explained_as_a_layer_is():
     assert what_if(p).set_index("change").loc["in fp8", "speedup"] == pytest.approx(2, rel=0.05)
 
 
-def test_a_device_that_was_asked_for_is_not_passed_over():
+def test_device_that_cannot_run_the_layer_is_refused_by_name():
     p = cm.predict(cm.Matmul(dtype="bf16"), H200, rung="bound", m=64, n=64, k=64)
     with pytest.raises(UnavailableError, match=r"v100.*bf16"):
         what_if(p, ["a100-sxm-80gb", "v100-sxm2-16gb"])
 
 
-def test_what_refuses_another_format_has_the_other_changes():
-    """A module keeps the formats that it was captured in."""
+def test_captured_module_has_every_change_but_formats():
+    """A module keeps the formats in which it was captured."""
     torch = pytest.importorskip("torch", reason="capturing needs torch: pip install 'costmodel[validation]'")
     model = cm.from_torch(torch.nn.Linear(8, 8), torch.zeros(2, 8), dims={"batch": (0, 0)})
     found = what_if(cm.predict(model, H200, batch=3))
@@ -213,7 +215,7 @@ def test_many_shapes_are_refused(function):
         function(p)
 
 
-def test_choices_are_of_how_and_not_of_what():
+def test_only_options_that_keep_the_result_are_tried():
     p = cm.predict(cm.TransformerBlock(attention="dense"), H200, batch=1, seq=4096, d_model=1024, heads=16)
     assert "attention = tiled" in set(what_if(p)["change"])
     causal = dataclasses.replace(cm.TransformerBlock(), causal=True)
@@ -224,8 +226,8 @@ def test_choices_are_of_how_and_not_of_what():
     )
 
 
-def test_two_limits_near_one_another_are_lifted_together():
-    """A single row on A100: memory and units take as long, so that doubling either alone hardly helps."""
+def test_two_nearly_equal_limits_are_doubled_together():
+    """A single row on A100: memory and units take about as long, so doubling either alone hardly helps."""
     p = cm.predict(cm.Matmul(dtype="bf16"), "a100-sxm-80gb", m=1, n=8192, k=8192)
     found = cm.what_if(p).query("kind == 'figure'")
     alone, pair = found[~found["change"].str.contains(" and ")], found[found["change"].str.contains(" and ")]
@@ -235,13 +237,13 @@ def test_two_limits_near_one_another_are_lifted_together():
     assert 1.5 < pair["speedup"].item() <= 2
 
 
-def test_no_pair_is_told_where_one_figure_helps():
+def test_no_pair_is_listed_where_one_figure_helps():
     for sizes in ({"m": 8192, "n": 8192, "k": 8192}, {"m": 16, "n": 16384, "k": 16384}):
         p = cm.predict(cm.Matmul(dtype="bf16"), "h200-sxm", sizes)
         assert not cm.what_if(p)["change"].str.contains(" and ").any()
 
 
-def test_links_are_tried_where_something_is_sent():
+def test_faster_links_are_tried_only_where_something_is_sent():
     decode = {"batch": 16, "seq_kv": 2048}
     alone, shared = (
         cm.what_if(cm.predict(load("llama-2-70b").tensor_parallel(n).decode("fp16"), "h100-sxm", decode))
@@ -253,15 +255,15 @@ def test_links_are_tried_where_something_is_sent():
 
 
 @pytest.mark.parametrize("function", [elasticities, what_if])
-def test_what_takes_no_time_is_refused(function):
+def test_prediction_of_no_time_is_refused(function):
     alone = cm.predict(cm.layers.get("collective")(), "h200-sxm", m=8, n=8, devices=1)
     assert alone.seconds == 0
     with pytest.raises(SizeError, match="takes no time at these sizes"):
         function(alone)
 
 
-def test_weights_and_caches_may_be_stored_narrower():
-    """A token of one sequence reads all weights: a quarter of the bytes is most of what there is to gain."""
+def test_narrower_weights_and_caches_are_tried_unless_they_are_narrow():
+    """Decoding one sequence reads all weights: a quarter of their bytes saves most of the time."""
     model = cm.models.load("llama-2-7b").decode()
     found = what_if(cm.predict(model, H200, rung="bound", batch=1, seq_kv=2048)).set_index("change")
     assert 3 < found.loc["weights in int4", "speedup"] < 4

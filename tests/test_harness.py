@@ -1,4 +1,6 @@
-"""Hosts that launch chains of kernels: what they hide, what they limit, and where they are not meant."""
+"""Host times of kernel chains: what a running kernel hides, when
+launching limits, which harnesses have none.
+"""
 
 import numpy as np
 import pandas as pd
@@ -20,7 +22,7 @@ BERT = {"batch": 2, "seq": 512, "d_model": 1024, "heads": 16, "num_layers": 24, 
 
 @pytest.fixture
 def known(monkeypatch):
-    """Pretend that this is known of hosts."""
+    """Replace the table of hosts' times."""
 
     def put(**table):
         named = {name.replace("_", "-"): entry for name, entry in table.items()}
@@ -32,14 +34,14 @@ def known(monkeypatch):
 
 
 @pytest.mark.parametrize(("kernels", "left"), [(1.0, 1.0), (2.0, 0.75), (10.0, 0.55), (None, 0.5)], ids=str)
-def test_the_first_of_a_chain_hides_behind_nothing(kernels, left):
+def test_dispatch_is_hidden_for_all_but_the_first_kernel(kernels, left):
     constants = {"dispatch_s": 2e-5, "record_s": 1e-5, "row_s": 3e-6}
     found = Host(hidden=0.5).dispatched(constants, kernels)
     assert found == pytest.approx({"dispatch_s": 2e-5 * left, "record_s": 1e-5 * left, "row_s": 3e-6})
     assert NONE.dispatched(constants, kernels) is constants
 
 
-def test_a_prediction_that_names_no_harness_knows_no_host(known):
+def test_host_times_apply_only_to_the_harness_that_is_named(known):
     layer = EagerTransformer(dtype="fp32", style="bert")
     before = predict(layer, A100, **BERT)
     known(eager_events={"hidden": 1.0, "launch_s": {A100: {"fwd": 1.0}}})
@@ -48,15 +50,15 @@ def test_a_prediction_that_names_no_harness_knows_no_host(known):
     assert predict(layer, A100, **BERT, rung="bound", harness="eager-events").seconds < before.seconds
 
 
-def test_a_single_kernel_hides_nothing():
+def test_single_kernel_hides_no_dispatch():
     layer = Elementwise(dtype="fp32", op="relu")
     alone, timed = (predict(layer, A100, m=512, n=512, harness=h) for h in (None, "eager-events"))
     assert timed.seconds == alone.seconds
 
 
 @pytest.mark.parametrize("device", ["h200-sxm", "b200-sxm", "a100-sxm-80gb", "h100-sxm", "l4", "mi300x"])
-def test_a_relatives_host_is_nobodys_where_none_is_asked_for(device):
-    """26 µs of a copy of 100 kB were Python on an A100's host: half of what a token of Mamba took."""
+def test_relatives_host_time_is_left_out_if_no_harness_is_named(device):
+    """26 µs of a 100 kB copy were Python on an A100's host: half of the time of a Mamba token."""
     wide, narrow = (
         predict(Elementwise(dtype=dtype, op="copy"), device, m=1, n=24576) for dtype in ("fp32", "bf16")
     )
@@ -76,21 +78,21 @@ def test_a_relatives_host_is_nobodys_where_none_is_asked_for(device):
         ("", "graph-replay", True),
     ],
 )
-def test_what_belongs_to_another_harness_is_left_out(fitted, asked, kept):
+def test_constants_of_another_harness_are_left_out(fitted, asked, kept):
     constants = {"dispatch_s": 2e-5, "tick_s": 2e-6, "bandwidth_share": 0.8}
     found = harness.as_timed(constants, ("dispatch_s", "record_s", "tick_s"), fitted, asked)
     assert found == (constants if kept else {"bandwidth_share": 0.8})
 
 
 @pytest.mark.parametrize(("fitted", "kept"), [("eager-events", False), ("graph-replay", True), ("", True)])
-def test_of_another_devices_harness_only_the_host_is_left_out_unasked(fitted, kept):
+def test_carried_host_time_is_left_out_if_no_harness_is_named(fitted, kept):
     constants = {"dispatch_s": 2e-5, "bandwidth_share": 0.8}
     found = harness.as_timed(constants, ("dispatch_s",), fitted, None, elsewhere=True)
     assert found == (constants if kept else {"bandwidth_share": 0.8})
 
 
-def test_of_a_devices_own_the_host_is_left_out_where_others_of_them_knew_none():
-    """A100's GELU was timed on the host's wall clock, 48 µs a call, and its additions were by the kernel."""
+def test_own_host_time_is_left_out_if_other_sections_have_none():
+    """A100's GELU was timed on the host's wall clock (48 µs a call), its additions by kernel time."""
 
     def small(**asked):
         layer = Elementwise(dtype="fp16", op="gelu")
@@ -103,8 +105,8 @@ def test_of_a_devices_own_the_host_is_left_out_where_others_of_them_knew_none():
     assert small(framework="pytorch") == small(harness="host-wall")
 
 
-def test_a_replayed_graph_has_no_dispatch_in_it():
-    """H200 has no elementwise constants of its own; its relative's are of eager calls, most of them host."""
+def test_replayed_graph_has_no_dispatch():
+    """H200 has no elementwise constants of its own; its relative's are of eager calls, mostly dispatch."""
     layer = Elementwise(dtype="fp32", op="relu")
     unsaid, eager, replayed = (
         predict(layer, "nvidia/h200-sxm", m=64, n=64, harness=h)
@@ -115,7 +117,7 @@ def test_a_replayed_graph_has_no_dispatch_in_it():
     assert replayed.lo80_s <= replayed.seconds <= replayed.hi80_s
 
 
-def test_where_launching_takes_longer_the_host_limits(known):
+def test_host_limits_where_launching_takes_longer_than_the_kernels(known):
     layer = EagerTransformer(dtype="fp32", style="bert")
     batch = np.array([1.0, 64.0])
     kernels = predict(layer, A100, **BERT | {"batch": batch}, harness="eager-events")
@@ -129,12 +131,12 @@ def test_where_launching_takes_longer_the_host_limits(known):
     assert LIMITS[found.limit[1]] != "launch"
     assert (found.lo80_s <= found.seconds).all()
     assert (found.seconds <= found.hi80_s).all()
-    # Backward is launched by another program: nothing is known of it.
+    # The table has no launch time of backward.
     back = EagerTransformer(dtype="fp32", style="bert", direction="bwd")
     assert predict(back, A100, **BERT, harness="eager-events").plan.host == NONE
 
 
-def test_what_ships_is_not_of_devices_kept_aside():
+def test_shipped_host_times_are_of_no_device_kept_aside():
     for table in harness._table().values():
         assert 0 <= table["hidden"] <= 1
         assert not set(table["launch_s"]) & NEVER_FITTED
@@ -143,9 +145,9 @@ def test_what_ships_is_not_of_devices_kept_aside():
 
 
 def test_hosts_are_not_fitted_on_held_out_passes(shared, tmp_path):
-    """Held-out passes a tenth as long: the same hosts; judged by them, ten times off."""
+    """With held-out passes a tenth as long the same hosts are fitted, and their stated bias is far larger."""
     rows = pd.read_parquet(shared / "measurements" / "model.parquet")
-    # A pass of a host that limits bounds its time: were shorter ones looked at, they would be the bound.
+    # A pass is an upper bound of its host's time: a fit that saw the shortened passes would take them.
     some = rows[(rows["op"] == "model_end_to_end") & rows["gpu"].isin(("a100-pcie-80gb", "t4"))]
     out = calibrate_harness.held_out(some)
     assert out.any()
@@ -160,8 +162,8 @@ def test_hosts_are_not_fitted_on_held_out_passes(shared, tmp_path):
     assert spoiled["provenance"]["bias"] > kept["provenance"]["bias"] + 500
 
 
-def test_whole_models_are_within_what_was_asked_for(shared):
-    """≤ 8 % mean, on shapes that the hosts were not fitted on, and on all."""
+def test_whole_models_are_within_8_per_cent_on_average(shared):
+    """The target: ≤ 8 % mean error on shapes that the hosts were not fitted on, and on all."""
     rows = pd.read_parquet(shared / "measurements" / "model.parquet")
     rows = rows[rows["op"] == "model_end_to_end"].reset_index(drop=True)
     out = calibrate_harness.held_out(rows)
@@ -173,7 +175,7 @@ def test_whole_models_are_within_what_was_asked_for(shared):
 
 
 def test_training_passes_are_scored_as_training(shared):
-    """Dropout and the logits of every token are in them: `mode` tells."""
+    """They include dropout and the logits of every token; the column `mode` says so."""
     rows = pd.read_parquet(shared / "measurements" / "model.parquet")
     one = rows[(rows["op"] == "model_end_to_end") & (rows["mode"] == "train")].iloc[:1]
     assert score(one)["seconds"].iloc[0] > 1.05 * score(one.assign(mode="inf"))["seconds"].iloc[0]

@@ -1,4 +1,4 @@
-"""The house keeps its order: who imports whom, what starting costs, what the files may not say."""
+"""Rules of the repository: which module imports which, what starting loads, what files may not contain."""
 
 import ast
 import csv
@@ -74,12 +74,12 @@ TOP = {
 #: `reports.compare(frame)` alone has to work: one function asks for the devices' facts itself.
 EXCEPTIONS = {("reports", "facts")}
 
-#: Where tables are made, and pandas is at home.
+#: Modules that make tables, and may import pandas.
 TABLES = {
     "sweep", "tables", "measured", "score", "traces", "explain", "parallel", "reports", "validation",
     "story", "systems", "facts", "explore", "model_story", "model_plans",
 }  # fmt: skip
-#: Third parties, where they are not allowed everywhere.
+#: Third-party packages → the modules that may import them.
 OUTSIDE = {
     "pandas": TABLES | {"cli"},
     "scipy": {"validation"},
@@ -151,18 +151,18 @@ def test_imports_follow_the_table(module):
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_what_is_heavy_is_imported_when_it_is_used(module):
+def test_heavy_packages_are_imported_only_when_used(module):
     heavy = {"torch", "triton", "altair", "vl_convert", "rich"}
     if unit(module) not in TABLES:
         heavy |= {"pandas", "scipy"}
-    # A kernel written in Triton is compiled from its module: that one is imported when a case asks.
+    # Triton compiles a kernel from its module, which is itself imported only when a case needs it.
     if module.startswith("costmodel.validation.triton_"):
         heavy -= {"torch", "triton"}
     found = {name.partition(".")[0] for name in imports(MODULES[module], top_level=True)}
     assert not heavy & found
 
 
-def test_every_module_has_its_place_in_the_table():
+def test_every_module_is_in_the_table_of_imports():
     assert {unit(module) for module in MODULES} - TOP == set(MAY_IMPORT)
 
 
@@ -192,7 +192,7 @@ def test_starting_loads_no_more_than_it_needs(statement, absent):
 # -- what is shipped ---------------------------------------------------------------------------
 
 
-def test_the_list_of_packages_is_the_tree():
+def test_packages_in_pyproject_are_those_of_the_tree():
     tool = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     found = {
         name
@@ -233,8 +233,8 @@ def test_no_file_names_this_machine_or_a_registry():
     assert told == {}
 
 
-def test_no_measurement_of_others_is_shipped():
-    """Only constants fitted on others' tables are; figures of posts are quoted, each with its address."""
+def test_no_table_measured_by_others_is_shipped():
+    """Only constants fitted on their tables are shipped; posted figures are quoted, each with its address."""
     tables = [p for p in tracked() if p.suffix in (".parquet", ".csv", ".feather")]
     quoted = ROOT / "validation" / "posted"
     ours = [ROOT / "tests" / "golden", ROOT / "validation" / "measurements", quoted]

@@ -27,12 +27,12 @@ ADDITIVE = (
     "launches",
     "pram_depth",
 )
-#: What more of a size can only add to.
+#: Counts that never fall when a size grows.
 GROWING = (*ADDITIVE, "compulsory_bytes", "footprint_bytes", "kept_bytes", "depth", "parameters")
 
 
 def _trained(layer):
-    """Whether it has a backward pass: what is generated or decoded step by step has none."""
+    """Return whether a layer has a backward pass: one that generates or decodes step by step has none."""
     try:
         return dataclasses.replace(layer, direction="fwd+bwd") is not None
     except CostmodelError:
@@ -46,7 +46,7 @@ layers = st.sampled_from(LAYERS)
 
 @st.composite
 def sizes_of(draw, layer):
-    """Sizes that go together: heads shared evenly, a sequence's own keys among its keys."""
+    """Draw sizes that go together: heads shared evenly, a sequence's own keys among its keys."""
     whole = st.integers(1, 70)
     drawn = {name: draw(whole) for name in layer.sizes()} | {
         "sram": draw(st.integers(8, 4096)),
@@ -70,15 +70,15 @@ def together(layer, sizes):
 
 @law
 @given(layers, st.data())
-def test_no_layer_moves_less_than_it_has_to(layer, data):
-    """hbm_bytes ≥ compulsory_bytes: what the lower bound promises rests on it."""
+def test_traffic_is_at_least_compulsory(layer, data):
+    """hbm_bytes ≥ compulsory_bytes: the promise of the lower bound depends on it."""
     counts = evaluate(layer, **data.draw(sizes_of(layer)))
     assert counts["hbm_bytes"] >= counts["compulsory_bytes"] * (1 - 1e-12)
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.label)
-def test_no_layer_moves_less_than_it_has_to_when_small(layer):
-    """The same where everything is one or two: no re-read and no second block hides a missing term."""
+def test_traffic_is_at_least_compulsory_at_sizes_of_one_and_two(layer):
+    """There no second read and no second block hides a missing term."""
     # Channels are shared evenly between groups, and experts' width between devices.
     smallest = max(getattr(layer, "groups", 1), getattr(layer, "cut", 1))
     for size in {smallest, max(smallest, 2)}:
@@ -106,7 +106,7 @@ def test_counts_grow_with_batch_length_width_and_heads(layer, data):
 @law
 @given(layers, st.data())
 def test_arithmetic_is_linear_in_the_batch(layer, data):
-    """Sequences (and products, tokens) do not see one another."""
+    """Sequences (and products, tokens) are independent of one another."""
     sizes = data.draw(sizes_of(layer))
     if "batch" in sizes:
         counts = [evaluate(layer, **sizes | {"batch": factor * sizes["batch"]}) for factor in (1, 3, 5)]
@@ -124,8 +124,8 @@ def test_arithmetic_is_linear_in_the_batch(layer, data):
 
 @law
 @given(st.sampled_from([layer for layer in LAYERS if "num_layers" in layer.sizes()]), st.data())
-def test_a_layer_more_adds_as_much_as_the_one_before(layer, data):
-    """From the second on, whose input is as wide as what it hands on."""
+def test_each_further_layer_of_a_stack_adds_the_same(layer, data):
+    """From the second layer on, whose input is as wide as its output."""
     sizes = data.draw(sizes_of(layer))
     counts = [evaluate(layer, **sizes | {"num_layers": layers}) for layers in (1, 2, 4)]
     for count in (*ADDITIVE, "kept_bytes", "depth", "parameters"):
@@ -133,7 +133,7 @@ def test_a_layer_more_adds_as_much_as_the_one_before(layer, data):
         assert four - two == pytest.approx(2 * (two - one), rel=1e-9, abs=1e-6), count
 
 
-#: Nothing is made again: backward, each product is two. (Others take scores, states or all again.)
+#: Layers that compute nothing again backward, as others do scores, states or everything.
 TWICE = (
     "dense-attention", "rnn", "lstm", "gru", "slstm", "min-gru", "min-lstm", "qrnn", "sru", "matmul", "conv",
     "feed-forward", "swiglu", "moe", "expert-parallel", "linformer", "logits", "eager-transformer",
@@ -145,8 +145,8 @@ TWICE = (
 @given(
     st.sampled_from([x for x in TRAINED if x.name in TWICE and x.convention == "exact"]), st.data()
 )  # fmt: skip
-def test_backward_multiplies_twice_as_much(layer, data):
-    """An input's gradient and a weight's (or the other operand's) for every product, h0's included."""
+def test_backward_has_twice_the_matrix_flops(layer, data):
+    """For every product the gradients of both operands, h0's product included."""
     sizes = data.draw(sizes_of(layer))
     there, back = (
         evaluate(dataclasses.replace(layer, direction=direction), **sizes)["matrix_flops"]
@@ -160,7 +160,7 @@ CHUNKED = ("retnet", "gla", "mlstm", "mamba-2", "compressive-memory")
 
 @law
 @given(st.sampled_from([layer for layer in LAYERS if layer.name in CHUNKED]), st.data())
-def test_a_chunk_is_no_longer_than_the_sequence(layer, data):
+def test_chunks_longer_than_the_sequence_change_no_count(layer, data):
     sizes = data.draw(sizes_of(layer))
     whole, longer = (evaluate(layer, **sizes | {"block": sizes["seq"] + more}) for more in (0, 17))
     for count in GROWING:
@@ -172,8 +172,8 @@ def test_a_chunk_is_no_longer_than_the_sequence(layer, data):
     gated=st.booleans(), batch=st.integers(1, 9), seq=st.integers(1, 40), d=st.integers(1, 50),
     f=st.integers(1, 50), direction=st.sampled_from(["fwd", "bwd"]),
 )  # fmt: skip
-def test_a_mixture_of_one_expert_is_a_feed_forward_layer(gated, batch, seq, d, f, direction):
-    """Its kernels, beside the choice and the sum."""
+def test_mixture_of_one_expert_has_the_kernels_of_a_feed_forward_layer(gated, batch, seq, d, f, direction):
+    """Beside them it has the routing and the weighted sum."""
     sizes = {"batch": batch, "seq": seq, "d_model": d, "d_ff": f}
     mixed = get("moe")(gated=gated, direction=direction, activation="silu").cost
     alone = get("swiglu" if gated else "feed-forward")(activation="silu", direction=direction).cost
@@ -198,7 +198,7 @@ def test_a_larger_batch_never_lengthens_depth(layer, data):
 
 @law
 @given(st.sampled_from(TRAINED), st.data())
-def test_training_is_forward_and_backward(layer, data):
+def test_training_is_the_sum_of_forward_and_backward(layer, data):
     sizes = data.draw(sizes_of(layer))
     there, back, both = (
         evaluate(dataclasses.replace(layer, direction=direction), **sizes)
@@ -213,7 +213,7 @@ def test_training_is_forward_and_backward(layer, data):
 
 @law
 @given(st.sampled_from([layer for layer in TRAINED if "bwd_data" in layer.directions]), st.data())
-def test_backward_is_of_the_data_and_of_the_weights(layer, data):
+def test_backward_is_the_sum_of_bwd_data_and_bwd_weights(layer, data):
     sizes = data.draw(sizes_of(layer))
     of_data, of_weights, both = (
         evaluate(dataclasses.replace(layer, direction=direction), **sizes)
@@ -231,10 +231,9 @@ def test_backward_is_of_the_data_and_of_the_weights(layer, data):
     direction=st.sampled_from(["fwd", "bwd", "fwd+bwd"]), dtype=st.sampled_from(["fp32", "bf16", "fp8"]),
 )  # fmt: skip
 def test_fused_attention_never_moves_more_than_dense(n, d, causal, direction, dtype):
-    """4Nd + N ≤ 4Nd + 4N², statistics in fp32: FlashAttention-2's order, a cache for K and V granted.
+    """4Nd + N ≤ 4Nd + 4N² (statistics in fp32): FlashAttention-2's order, with K and V read from a cache.
 
-    Backward, beyond what dense attention moves besides its scores: O and dO once more for the row sums,
-    and three statistics a row.
+    Backward may move O and dO once more for the row sums, and three statistics a row.
     """
     options = {"causal": causal, "direction": direction, "dtype": dtype}
     sizes = {"batch": 1, "heads": 1, "seq": n, "head_dim": d}
@@ -247,7 +246,7 @@ def test_fused_attention_never_moves_more_than_dense(n, d, causal, direction, dt
 @settings(max_examples=15, deadline=None)
 @given(n=st.integers(64, 20000), capacity=st.integers(2**10, 2**18), probe=st.integers(1, 512))
 def test_fa1_is_below_dense_exactly_where_crossover_says(n, capacity, probe):
-    """FA-1 gains only below a width that grows with the memory M."""
+    """FlashAttention-1 saves traffic only below a head width that grows with the memory M."""
     tiled, dense = get("tiled-attention")(dtype="fp32", schedule="fa1"), get("dense-attention")(dtype="fp32")
     sizes = {"batch": 1, "heads": 1, "seq": n, "sram": 4 * capacity}
     found = crossover(tiled, dense, over="head_dim", of="hbm_bytes", limit=512, **sizes)

@@ -1,8 +1,7 @@
-"""The lower bound is a promise to every measurement: none is below it; and it is tight.
+"""No measurement is below the lower bound, and the bound is as tight as it was.
 
-Held against every measured row of ../shared whose op a layer describes. There are no exceptions.
-`python tests/test_lower_bound.py` writes the tightness anew into golden/tightness.csv; the test
-lets it rise, never fall.
+Checked on every measured row of ../shared whose op a layer describes, without exceptions. `python
+tests/test_lower_bound.py` rewrites golden/tightness.csv; the test lets tightness rise, never fall.
 """
 
 from pathlib import Path
@@ -20,7 +19,7 @@ from costmodel.validation import published
 
 FAMILIES = ("gemm", "attention", "scan", "memops", "model")
 GOLDEN = Path(__file__).parent / "golden" / "tightness.csv"
-#: What a median may lose to rounding before it counts as fallen.
+#: How far a median may fall by rounding alone.
 ROUNDING = 5e-4
 
 
@@ -33,8 +32,8 @@ def measured(shared: Path, family: str) -> pd.DataFrame:
 def quoted(shared: Path) -> pd.DataFrame:
     """Return the published rows that can be compared, each with its bound.
 
-    Where a source does not say whether attention is causal, it is taken to be: fewer pairs, a
-    lower bound all the same.
+    Attention whose source does not say whether it is causal is taken to be: with fewer pairs the bound still
+    holds.
     """
     rows = published.read(shared / "reference").query("reason == ''")
     noncausal = (rows["causal"] == False).fillna(False)  # noqa: E712 - three values
@@ -52,7 +51,7 @@ def quoted(shared: Path) -> pd.DataFrame:
 
 
 def below(rows: pd.DataFrame) -> str:
-    """Return the rows whose measured time is under the bound, as text: none should be."""
+    """Return the rows that were measured faster than the bound as text; empty if there are none."""
     found = rows[rows["lower_s"] > rows["latency_s"]]
     shown = ["gpu", "op", "dtype", "framework", "latency_s", "lower_s"]
     return found[shown].to_string() if len(found) else ""
@@ -75,7 +74,7 @@ def test_no_published_time_is_below_the_bound(shared):
     assert rows["lower_s"].notna().sum() > 2500
 
 
-def test_the_best_product_anyone_found_is_no_faster(shared):
+def test_fastest_published_products_are_not_below_the_bound(shared):
     # The fastest shape of a search over many, printed as a rate: stas00/ml-engineering.
     table = pd.read_csv(shared / "reference" / "published_runtimes.csv", low_memory=False)
     checked = 0
@@ -115,7 +114,8 @@ def tightness(shared: Path) -> pd.DataFrame:
     return pd.DataFrame({"rows": ratio.size(), "tightness": ratio.median().round(4)}).reset_index()
 
 
-def test_the_bound_is_as_tight_as_it_was(shared):
+def test_tightness_of_the_bound_does_not_fall(shared):
+    """golden/tightness.csv holds our own medians: a ratchet, not an authority."""
     found = tightness(shared).set_index(["device", "op"])
     golden = pd.read_csv(GOLDEN).set_index(["device", "op"])
     new_or_gone = found.index.symmetric_difference(golden.index)
@@ -124,7 +124,7 @@ def test_the_bound_is_as_tight_as_it_was(shared):
     assert list(fallen[fallen > ROUNDING].index) == []
 
 
-def test_the_bound_is_worth_something():
+def test_bound_is_over_a_fifth_of_the_measured_time_on_every_device():
     golden = pd.read_csv(GOLDEN)
     weights = golden.groupby("device").apply(lambda g: np.average(g["tightness"], weights=g["rows"]))
     assert (weights > 0.2).all()

@@ -28,7 +28,7 @@ def memory(name: str, attention: str = "tiled") -> Memory:
         ("selective", "dense", lambda s, b, h, a: 32 * s * b * h),
     ],
 )
-def test_activations_are_korthikantis(recompute, attention, of_layer):
+def test_kept_activations_follow_korthikantis_formulas(recompute, attention, of_layer):
     """arXiv 2205.05198, eq. 1 and §5: sbh(34 + 5as/h) a layer, selective 34 sbh; here without dropout.
 
     Dropout's three masks, 2sbh and as²b, and the dropped probabilities, 2as²b, are left out. Beyond the
@@ -43,7 +43,7 @@ def test_activations_are_korthikantis(recompute, attention, of_layer):
 
 
 def test_full_recomputation_keeps_each_layers_input():
-    """Ibid.: 2sbh a layer, and one layer's own while that is computed again."""
+    """arXiv 2205.05198: 2sbh a layer, and all that one layer keeps while it is computed again."""
     found = memory("gpt2", "dense")
     c, s, b = found.architecture.fields, 1024, 4
     one = 32 * s * b * c.d_model + 2 * c.heads * s**2 * b
@@ -52,7 +52,7 @@ def test_full_recomputation_keeps_each_layers_input():
     assert kinds["activations"][0] == pytest.approx(c.layers * 2 * s * b * c.d_model + one + ends, rel=1e-12)
 
 
-def test_tiled_attention_has_nothing_for_selective_recomputation():
+def test_selective_recomputation_saves_nothing_with_tiled_attention():
     kinds = [
         memory("llama-2-7b").kinds("training", batch=1, lengths=4096, recompute=recompute)
         for recompute in ("none", "selective")
@@ -69,8 +69,8 @@ def test_tiled_attention_has_nothing_for_selective_recomputation():
         ("gpt2", 12, 12, 64),
     ],
 )
-def test_cache_of_keys_and_values(name, layers, kv_heads, head_dim):
-    """Two bytes for each key and value of each layer and position (Mistral's window is not yet full)."""
+def test_kv_cache_has_two_bytes_for_each_key_and_value(name, layers, kv_heads, head_dim):
+    """By hand: of each layer and position (Mistral's window is not yet full)."""
     for use in ("prefill", "decode"):
         kinds = memory(name).kinds(use, batch=3, lengths=[100.0, 1000.0])
         wanted = 2 * 2 * layers * kv_heads * head_dim * 3 * np.array([100.0, 1000.0])
@@ -78,8 +78,8 @@ def test_cache_of_keys_and_values(name, layers, kv_heads, head_dim):
 
 
 @pytest.mark.parametrize("name", ["llama-3-8b", "mixtral-8x7b", "deepseek-v2-lite", "mamba-2.8b"])
-def test_weights_gradients_and_optimiser(name):
-    """Two bytes a weight and gradient; AdamW's master weight and moments are three times four."""
+def test_a_parameter_takes_2_bytes_2_of_gradient_and_12_of_optimiser(name):
+    """AdamW keeps a master weight and two moments of four bytes each."""
     found = memory(name)
     p = found.architecture.parameters
     kinds = found.kinds("training", batch=1, lengths=512)
@@ -94,7 +94,7 @@ def test_weights_gradients_and_optimiser(name):
 
 @pytest.mark.parametrize("use", ["training", "prefill", "decode"])
 @pytest.mark.parametrize("name", ["gemma-2-2b", "t5-base", "rwkv-4-169m", "mixtral-8x7b"])
-def test_every_kind_is_there_and_none_shrinks(name, use):
+def test_every_kind_of_memory_is_there_and_none_shrinks_with_length(name, use):
     kinds = memory(name).kinds(use, batch=2, lengths=[64.0, 128.0, 4096.0])
     assert tuple(kinds) == KINDS
     for held in kinds.values():
@@ -103,7 +103,7 @@ def test_every_kind_is_there_and_none_shrinks(name, use):
 
 
 def test_working_memory_of_prefill_is_the_feed_forward_layers():
-    """SwiGLU has three rows of d_ff in hand, beside its input and its output."""
+    """SwiGLU holds three rows of d_ff beside its input and its output."""
     found = memory("llama-2-7b")
     c = found.architecture.fields
     working = found.kinds("prefill", batch=1, lengths=2048)["working"][0]
@@ -112,7 +112,7 @@ def test_working_memory_of_prefill_is_the_feed_forward_layers():
 
 @pytest.mark.parametrize("use", ["training", "prefill", "decode"])
 def test_working_memory_is_that_of_the_part_that_needs_most(use):
-    """Which part that is, numbers say: SymPy, asked of symbols, takes longer than all else does."""
+    """Numbers decide which part that is: comparing symbols in SymPy took longer than all else."""
     assert getattr(load("t5-small"), use)("bf16").held().working.has(Largest)
 
 
@@ -120,7 +120,7 @@ def test_working_memory_is_that_of_the_part_that_needs_most(use):
 
 
 @pytest.mark.parametrize("use", ["prefill", "decode"])
-def test_the_longest_is_the_last_that_fits(use):
+def test_longest_sequence_is_the_last_that_fits(use):
     found = memory("llama-3-8b")
     longest = found.longest(use, batch=4)
     assert longest is not None
@@ -136,14 +136,14 @@ def test_longest_decoding_by_hand():
     )
 
 
-def test_nothing_fits_and_anything_fits():
+def test_longest_is_zero_if_nothing_fits_and_none_if_anything_fits():
     assert memory("llama-2-7b").longest("training", batch=1) == 0  # 16 bytes a weight are 108 GB
     assert memory("llama-2-7b").largest("training", length=1) == 0
     assert memory("mamba-2.8b").longest("decode", batch=1) is None  # its state has one size
     assert memory("llama-2-7b").longest("decode", batch=1) is not None
 
 
-def test_the_largest_batch_is_the_last_that_fits():
+def test_largest_batch_is_the_last_that_fits():
     found = memory("gpt2")
     largest = found.largest("training", length=1024)
     assert largest is not None
@@ -151,7 +151,7 @@ def test_the_largest_batch_is_the_last_that_fits():
     assert found.total("training", batch=largest + 1, length=1024) > found.room
 
 
-def test_only_equal_layers_have_a_way_to_recompute():
+def test_only_stacks_of_equal_layers_can_be_recomputed():
     for name in ("llama-2-7b", "mixtral-8x7b", "t5-base", "mamba-130m", "deepseek-v2-lite"):
         assert memory(name).recomputations == ("none", "selective", "full")
     assert memory("gnmt").recomputations == ("none",)
@@ -159,8 +159,8 @@ def test_only_equal_layers_have_a_way_to_recompute():
 
 @pytest.mark.parametrize("attention", ["dense", "tiled"])
 @pytest.mark.parametrize("recompute", ["selective", "full"])
-def test_parts_that_are_computed_again_keep_what_the_formula_says(recompute, attention):
-    """GPT-2's parts, one by one: 34sbh + 5as²b a layer become 34sbh or 2sbh, less dropout's (ibid., §5)."""
+def test_recomputation_saves_what_the_formula_says(recompute, attention):
+    """GPT-2's parts: 34sbh + 5as²b a layer become 34sbh or 2sbh, less dropout's (arXiv 2205.05198, §5)."""
     found = memory("gpt2", attention)
     c, s, b = found.architecture.fields, 1024, 4
     model = found.architecture.training(attention=attention, recompute=recompute)
@@ -174,7 +174,7 @@ def test_parts_that_are_computed_again_keep_what_the_formula_says(recompute, att
 
 @pytest.mark.parametrize("name", ["mixtral-8x7b", "t5-small", "mamba-130m", "deepseek-v2-lite", "gpt2"])
 def test_full_recomputation_is_one_more_forward_pass_of_the_layers(name):
-    """As many FLOP more as forward's layers have: all of forward but logits and embedding."""
+    """The further FLOPs are those of all of forward but logits and embedding."""
     architecture = load(name)
     sizes = {"batch": 2, "seq": 256, "seq_kv": 256}
     plain, again = (architecture.training(recompute=r, optimizer=None) for r in ("none", "full"))
@@ -192,8 +192,8 @@ def test_full_recomputation_is_one_more_forward_pass_of_the_layers(name):
 
 
 @pytest.mark.parametrize("name", ["llama-3-8b", "deepseek-v2-lite", "mamba-2.8b", "t5-base", "rwkv-4-169m"])
-def test_prefill_leaves_what_decoding_finds(name):
-    """The cache that decoding reads at the same length, and the states it updates; one sequence length."""
+def test_prefill_leaves_the_cache_that_decoding_reads(name):
+    """At the same length, and the states that decoding updates."""
     architecture = load(name)
     sizes = {"batch": 3, "seq": 640, "seq_kv": 640}
 
@@ -205,7 +205,7 @@ def test_prefill_leaves_what_decoding_finds(name):
 
 
 def test_prefill_of_an_encoder_and_decoder_leaves_both_lengths():
-    """T5: keys and values of 64·12 numbers a layer, of 7 decoded positions and of 500 encoded ones."""
+    """T5: keys and values of 64 · 12 numbers in 12 layers, of 7 decoded positions and 500 encoded ones."""
     model = load("t5-base").prefill()
     left = model.tensors().left.subs({symbol("batch"): 1, symbol("seq"): 7, symbol("seq_kv"): 500})
     assert left == 2 * 2 * 12 * 768 * (7 + 500)
@@ -219,7 +219,7 @@ def test_an_encoder_stays_in_memory_when_its_decoder_runs():
         assert weights == pytest.approx(2 * architecture.parameters, rel=1e-12)
 
 
-def test_the_memory_of_prefill_has_its_weights_its_cache_and_its_busiest_part():
+def test_footprint_of_prefill_is_weights_cache_and_the_busiest_part():
     """By hand for Llama-2-7B: 2 bytes a weight, 2·2·L·d a token, and SwiGLU's rows."""
     architecture, n = load("llama-2-7b"), 2048
     c = architecture.fields
@@ -234,7 +234,7 @@ def test_the_memory_of_prefill_has_its_weights_its_cache_and_its_busiest_part():
 # -- what does not fit -------------------------------------------------------------------------
 
 
-def test_what_fits_lacks_nothing():
+def test_lacking_is_none_for_what_fits():
     assert memory("llama-2-7b").lacking("prefill", batch=1, length=2048) is None
 
 
@@ -247,7 +247,7 @@ def test_what_fits_lacks_nothing():
         ("llama-3.1-405b", "prefill", 1, 128, "; --tensor 16 would do"),  # 812 GB in 73.6 each: 12 and up
     ],
 )
-def test_what_is_missing_is_said_with_a_remedy_that_does(name, use, batch, length, remedy):
+def test_what_does_not_fit_is_refused_with_a_remedy(name, use, batch, length, remedy):
     found = memory(name)
     said = found.lacking(use, batch=batch, length=length)
     assert said is not None
@@ -256,7 +256,7 @@ def test_what_is_missing_is_said_with_a_remedy_that_does(name, use, batch, lengt
     assert re.search(remedy, said)
 
 
-def test_the_remedy_does():
+def test_remedy_that_is_named_makes_it_fit():
     found = memory("gpt2")
     assert found.total("training", batch=24, length=8192, recompute="full") <= found.room
     said = memory("llama-2-7b").lacking("decode", batch=2000, length=4096)

@@ -1,4 +1,4 @@
-"""The tables of a whole model's report: they add up to what `predict` says, and lose nothing."""
+"""The tables of a whole model's report add up to what `predict` says, and leave nothing out."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def test_lengths_are_what_predict_says_at_each(model, frames):
             assert seconds == pytest.approx(predicted(model, DEVICES[1], use, seq).seconds, rel=1e-9)
 
 
-def test_a_generation_is_the_sum_of_its_predictions(model, frames):
-    """The prompt's, and of further tokens as many as are made, against caches of 301, 302, …"""
+def test_generation_is_the_sum_of_its_predictions(model, frames):
+    """The prompt's prediction, and one for each further token with a cache of 301, 302, … positions."""
     rows = frames.tokens[frames.tokens["where"] == "h200-sxm"].set_index("made")
     assert rows.index.tolist() == [1, 2, 4, 8, 16, 32, 64, 128]
     first = predicted(model, DEVICES[1], "prefill").seconds
@@ -86,14 +86,14 @@ def test_a_generation_is_the_sum_of_its_predictions(model, frames):
     assert rows["lacks_bytes"].max() == 0
 
 
-def test_parts_are_the_models(model, frames):
+def test_kernels_are_of_every_part_of_the_model(model, frames):
     for use in USES:
         whole = getattr(model, use)()
         wanted = {part.name for part in (*whole.parts, *whole.updates)}
         assert set(frames.kernels[frames.kernels["use"] == use]["part"]) == wanted
 
 
-def test_memory_adds_up_and_is_the_answers(frames):
+def test_kinds_of_memory_add_up_to_the_answers(frames):
     at = frames.memory[(frames.memory["seq"] == SEQ) & (frames.memory["recompute"] == "none")]
     answers = frames.answers.set_index(["where", "use"])
     for key, held in at.groupby(["where", "use"])["bytes"].sum().items():
@@ -105,7 +105,7 @@ def test_memory_adds_up_and_is_the_answers(frames):
     assert set(training["recompute"]) == {"none", "selective", "full"}
 
 
-def test_what_ifs_are_predictions(model, frames):
+def test_what_ifs_on_other_devices_are_predictions(model, frames):
     decode = frames.changes[
         (frames.changes["use"] == "decode") & (frames.changes["where"] == "a100-sxm-80gb")
     ]
@@ -130,7 +130,7 @@ def test_layouts_are_ranked_and_fit(frames):
         assert rows["seconds"].is_monotonic_increasing
         devices = rows["tensor"] * rows["pipeline"] * rows["data"]
         assert set(devices) == {int(cluster.split()[0])}
-        # A sequence of the batch for every device.
+        # The batch is that of each device.
         tokens = BATCH * devices.iloc[0] * SEQ
         np.testing.assert_allclose(rows["tokens_per_second"], tokens / rows["seconds"])
     assert (frames.layouts["memory_bytes"] <= (1 - frames.margin) * 141e9).all()
@@ -173,7 +173,7 @@ def test_a_model_without_attention_is_planned_and_has_no_longest_sequence():
     assert frames.tokens["step_s"].iloc[1:].nunique() == 1  # nothing grows
 
 
-def test_an_encoder_and_decoder_have_the_same_length():
+def test_encoder_and_decoder_are_given_the_same_length():
     frames = small("t5-small")
     whole = models.load("t5-small").prefill()
     wanted = predict(whole, "nvidia/h200-sxm", rung="bound", batch=1, seq=64, seq_kv=64)
@@ -195,24 +195,24 @@ def test_a_step_too_large_for_the_devices_is_refused_with_the_reason():
 
 
 def test_a_generation_that_outgrows_the_memory_says_how_much_is_lacking():
-    """Keys and values of 2 · 32 · 4096 numbers a token and sequence, and weights, in 92 % of 141 GB."""
+    """By hand: keys and values of 2 · 32 · 4096 numbers a token and sequence, and weights; 92 % of 141 GB."""
     found = small("llama-2-7b", batch=64, new=4096)
     held = 2 * (6.74e9 + 64 * (64 + 4096) * 2 * 32 * 4096)
     assert found.tokens["lacks_bytes"].iloc[0] == pytest.approx(held - 0.92 * 141e9, rel=0.02)
 
 
 @pytest.mark.parametrize("size", [{"seq": 0}, {"new": 0}, {"seq": 2.5}, {"batch": -1}])
-def test_sizes_are_whole_numbers(model, size):
+def test_sizes_must_be_whole_numbers_of_at_least_1(model, size):
     with pytest.raises(SizeError):
         model_story.story(model, DEVICES, **size)
 
 
-def test_a_format_that_a_device_lacks(model):
+def test_format_that_a_device_lacks_is_refused(model):
     with pytest.raises(UnavailableError, match="no bf16"):
         model_story.story(model, ["nvidia/v100-sxm2-16gb"], seq=8)
 
 
-def test_a_page_says_that_training_keeps_its_weights_as_it_computes(model):
+def test_note_says_that_training_keeps_weights_in_the_computing_format(model):
     stored = model_story.story(model.storing("int8"), DEVICES[:1], batch=BATCH, seq=SEQ)
     assert ("Training", "Training keeps weights in bf16, whatever serving stores them in.") in stored.notes
     assert "Training" not in dict(model_story.story(model, DEVICES[:1], batch=BATCH, seq=SEQ).notes)

@@ -1,4 +1,4 @@
-"""Where a layer meets a device: the laws that hold whatever the layer, and what is said about it."""
+"""Predictions: laws that hold for every layer and device, what limits them, and what an answer says."""
 
 import copy
 import dataclasses
@@ -22,14 +22,14 @@ from costmodel.hardware import load
 from costmodel.layers import classes
 from costmodel.predict import RUNGS
 
-#: One size of each name, such that they go together: heads · head_dim = d_model, heads ⋮ kv_heads.
+#: A value of each size, valid together: heads · head_dim = d_model, heads a multiple of kv_heads.
 SIZES = {
     "batch": 4, "seq": 512, "seq_kv": 1024, "heads": 8, "kv_heads": 2, "head_dim": 64, "value_dim": 64,
     "d_model": 512, "d_ff": 2048, "hidden": 256, "input": 256, "projection": 128, "num_layers": 2,
     "vocab": 32000, "window": 128, "block": 64, "experts": 8, "top_k": 2, "devices": 8,
     "m": 384, "n": 512, "k": 4,
 }  # fmt: skip
-#: A GPU with everything, one without matrix engines, a TPU: few special figures, no shared memory.
+#: A GPU with every figure, one without matrix engines, and a TPU without shared memory.
 DEVICES = ("nvidia/h200-sxm", "nvidia/p100-sxm2-16gb", "google/tpu-v5e")
 CASES = [(name, way) for name, kind in classes().items() for way in kind.directions]
 #: Times and counts are sums of some hundred floats.
@@ -45,7 +45,7 @@ def made(name, way):
 
 
 @pytest.mark.parametrize("rung", ["bound", "kernel"])
-def test_each_limit_alone_adds_up_to_the_series_and_products_to_the_share_of_the_peak(rung):
+def test_limits_add_up_to_the_serial_time_and_utilisation_is_a_share_of_the_peak(rung):
     p = cm.predict(cm.FeedForward(), "nvidia/h200-sxm", rung=rung, batch=1, seq=[1, 4096], d_model=4096)
     assert sum(p.limits_s.values()) == pytest.approx(p.serial_s, rel=EXACT)
     assert p.utilisation == pytest.approx(p.matrix_flops / p.seconds / 989.4e12)
@@ -91,8 +91,8 @@ def test_the_estimate_is_never_below_the_bound(name, way, device):
     ids=lambda value: getattr(value, "name", ""),
 )
 @pytest.mark.parametrize("framework", [None, "trtllm"])
-def test_a_cold_call_takes_every_byte_from_memory(layer, sizes, framework, device):
-    """All of it would fit the cache of these devices, but T4's: cold, none of it is there."""
+def test_cold_call_takes_every_byte_from_memory(layer, sizes, framework, device):
+    """The operands fit the caches of these devices, except T4's; in a cold call none are cached."""
     warm, cold = (
         cm.predict(layer, device, rung="kernel", state=state, framework=framework, **sizes)
         for state in ("warm", "cold")
@@ -103,8 +103,8 @@ def test_a_cold_call_takes_every_byte_from_memory(layer, sizes, framework, devic
 
 
 @pytest.mark.parametrize(("name", "way"), CASES)
-def test_how_flops_are_counted_takes_no_time(name, way):
-    """torch counts a causal mask's other half and a grouped gradient's other groups: nobody does them."""
+def test_convention_of_counting_changes_no_time(name, way):
+    """torch counts the masked half of causal scores and other groups' gradients, which no kernel computes."""
     exact = made(name, way)
     torch = dataclasses.replace(exact, convention="torch")
     done, counted = (
@@ -128,14 +128,14 @@ LARGE = {
     "batch": 16, "seq": 4096, "heads": 32, "head_dim": 128, "d_model": 4096, "d_ff": 16384,
     "hidden": 1024, "window": 1024, "m": 8192, "n": 8192, "k": 4096,
 }  # fmt: skip
-#: What a kernel model may have taken for one of the others.
+#: Sizes made unlike the others, in case a kernel model confuses two.
 UNLIKE = {"seq_kv": 65536, "value_dim": 512}
 
 
 @pytest.mark.parametrize("device", [*DEVICES, "cpu/epyc-9654"])
 @pytest.mark.parametrize(("name", "way"), CASES)
-def test_kernel_models_are_above_the_bound_by_themselves(name, way, device):
-    """`seconds` never is below `lower_s`: what the kernels take in all, before that, is not either."""
+def test_kernel_times_are_not_below_the_bound_by_themselves(name, way, device):
+    """`seconds` is never below `lower_s`; the sum of kernel times must not be, before that is enforced."""
     layer = made(name, way)
     sizes = {name: {**SIZES, **LARGE}.get(name, 64) for name in layer.required}
     for unlike in ({}, *({name: size} for name, size in UNLIKE.items() if name in layer.sizes())):
@@ -149,7 +149,7 @@ def test_kernel_models_are_above_the_bound_by_themselves(name, way, device):
 
 
 @pytest.mark.parametrize("device", calibrated_devices())
-def test_calibrated_estimates_keep_the_laws_and_say_how_sure_they_are(device):
+def test_calibrated_times_are_above_the_bound_with_ordered_intervals(device):
     calibrated = 0
     kinds = [*classes().values(), partial(cm.LSTM, recurrent_only=True)]
     for kind, dtype in itertools.product(kinds, ("fp32", "fp16", "bf16")):
@@ -172,7 +172,7 @@ def test_calibrated_estimates_keep_the_laws_and_say_how_sure_they_are(device):
     batch=st.integers(1, 256),
     seq=st.integers(1, 2**17),
 )
-def test_the_bound_is_below_the_roofline_whatever_the_size(case, device, batch, seq):
+def test_bound_is_below_the_roofline_at_any_size(case, device, batch, seq):
     layer = made(*case)
     sizes = sizes_of(layer) | {n: v for n, v in (("batch", batch), ("seq", seq)) if n in layer.required}
     try:
@@ -196,7 +196,7 @@ def test_training_takes_as_long_as_both_directions(name):
 
 @pytest.mark.parametrize("rung", ["bound", "kernel"])
 @pytest.mark.parametrize("name", classes())
-def test_arrays_are_scalars_side_by_side(name, rung):
+def test_arrays_of_sizes_give_the_numbers_of_scalars(name, rung):
     layer = made(name, "fwd")
     first = layer.required[0]
     values = np.array([1, 2, 8, 64]) * SIZES.get(first, 64)
@@ -236,7 +236,7 @@ def test_sizes_broadcast_against_each_other():
         (cm.Elementwise(dtype="bf16"), {"m": 8192, "n": 8192}, "hbm"),
     ],
 )
-def test_the_bound_says_what_limits(layer, sizes, wanted):
+def test_roofline_names_what_limits(layer, sizes, wanted):
     assert cm.predict(layer, "h200-sxm", rung="bound", **sizes).bound == wanted
 
 
@@ -257,6 +257,9 @@ def test_depth_limits_a_recurrence_and_not_attention():
     # Same width, one sequence: the LSTM waits 65,536 times, whatever the chip can do.
     lstm = cm.predict(cm.LSTM(), "h200-sxm", rung="kernel", batch=1, seq=65536, hidden=512)
     assert (lstm.depth, lstm.bound) == (65536, "depth")
+    attention = cm.predict(cm.TiledAttention(), "h200-sxm", batch=1, seq=65536, heads=8, head_dim=64)
+    assert attention.depth == 1
+    assert attention.limits_s["depth"] < 0.1 * attention.seconds
 
 
 @pytest.mark.parametrize("rung", ["bound", "kernel"])
@@ -311,7 +314,7 @@ def test_twice_the_bandwidth_halves_what_the_bandwidth_limits():
     assert b.to_dict()["spec_hash"] != a.to_dict()["spec_hash"]
 
 
-def test_a_figure_that_a_spec_lacks_is_a_term_that_is_absent_and_named():
+def test_figure_that_a_spec_lacks_is_left_out_and_named():
     tpu = cm.predict(cm.Softmax(), "google/tpu-v5e", rung="bound", m=64, n=64)
     lacking = [name for name in ("vector", "special") if f"{name}:fp32 rate" in tpu.missing]
     assert lacking
@@ -319,13 +322,13 @@ def test_a_figure_that_a_spec_lacks_is_a_term_that_is_absent_and_named():
     assert set(tpu.missing) >= set(load("google/tpu-v5e").missing)
 
 
-def test_a_dtype_that_a_device_lacks_is_said_with_those_it_has():
+def test_dtype_that_a_device_lacks_is_refused_with_those_it_has():
     with pytest.raises(UnavailableError, match=r"v100.* has no bf16 rate; it has .*fp16"):
         cm.predict(cm.Matmul(dtype="bf16"), "v100-sxm2-16gb", rung="bound", m=1, n=1, k=1)
 
 
 def test_state_is_a_size_where_it_is_a_number():
-    """Both are words of the contract: the entries of a recurrence's state, and whether caches are warm."""
+    """contract.md has it twice: entries of a recurrence's state, and whether caches are warm."""
     sizes = {"batch": 1, "seq": 512, "d_model": 64}
     p = cm.predict(cm.Mamba(), "h200-sxm", rung="kernel", state=32, **sizes)
     assert (p.sizes["state"], p.state) == (32, "warm")
@@ -337,7 +340,7 @@ def test_state_is_a_size_where_it_is_a_number():
 
 
 @pytest.mark.parametrize("level", [50, 0.8, "80", None, [80], np.array([80, 95])])
-def test_intervals_are_of_two_levels(level):
+def test_intervals_are_of_80_or_95_per_cent(level):
     p = cm.predict(cm.Matmul(), "nvidia/h200-sxm", m=512, n=512, k=512)
     with pytest.raises(SizeError, match="wanted 80 or 95 % of measurements, got "):
         p.interval(level)
@@ -350,7 +353,7 @@ def test_intervals_are_of_two_levels(level):
         (cm.SwiGLU(), "mi100", {"seq": 512, "d_model": [64, 1024, 8192]}),
     ],
 )
-def test_no_interval_begins_where_no_measurement_can_be(layer, device, sizes):
+def test_no_interval_begins_below_the_lower_bound(layer, device, sizes):
     p = cm.predict(layer, device, batch=8, **sizes)
     assert (p.lo95_s >= p.lower_s).all()
     assert (p.lo95_s <= p.lo80_s).all()
@@ -375,7 +378,7 @@ def test_unknown_choices_are_refused_with_the_nearest(wrong):
 
 
 @pytest.mark.parametrize("wrong", ["lstm", cm.LSTM, None, 5])
-def test_what_is_no_layer_is_said_so(wrong):
+def test_what_is_no_layer_is_refused(wrong):
     sizes = {"batch": 1, "seq": 8, "hidden": 64}
     asked = (
         lambda: cm.predict(wrong, "h200-sxm", **sizes),
@@ -392,7 +395,7 @@ def test_what_is_no_layer_is_said_so(wrong):
 
 
 @pytest.mark.parametrize("wrong", [None, 5, b"h200-sxm", ["h200-sxm"]])
-def test_what_is_no_device_is_said_so(wrong):
+def test_what_is_no_device_is_refused(wrong):
     with pytest.raises(CostmodelError, match=r"wanted device to be a Device .*, text or a path, got"):
         cm.predict(cm.LSTM(), wrong, batch=1, seq=8, hidden=64)
 
@@ -404,8 +407,8 @@ def test_what_is_no_device_is_said_so(wrong):
         ("matmul", "epyc-9654", "no model of products that quantise A on a CPU"),
     ],
 )
-def test_what_no_kernel_model_times_is_refused_before_it_is_asked_for(layer, device, text):
-    """An answer that is there has its time, and its page in a notebook."""
+def test_prediction_without_a_kernel_model_is_refused_when_it_is_made(layer, device, text):
+    """Every prediction that is returned has a time, and a page in a notebook."""
     kind = cm.layers.get(layer)
     asked = kind(dtype="fp32", quantise=True) if layer == "matmul" else kind(dtype="fp32")
     sizes = dict.fromkeys(asked.required, 8)
@@ -418,7 +421,7 @@ def test_what_no_kernel_model_times_is_refused_before_it_is_asked_for(layer, dev
 @pytest.mark.parametrize("rung", ["kernel", "calibrated"])
 @pytest.mark.parametrize("shape", [(), (3,), (40_000,)])
 def test_sizes_too_large_together_are_an_error_and_not_infinity(rung, shape):
-    """Each is one that could be meant, but the kernel models' single precision ends at 3.4e38."""
+    """Each size is allowed alone, but the kernel models' single precision ends at 3.4e38."""
     p = cm.predict(cm.Matmul(), "h200-sxm", rung=rung, m=np.full(shape, 2.0**40), n=2**40, k=2**40)
     with pytest.raises(SizeError, match=r"sizes of matmul: too large together.*m=1099511627776"):
         p.to_dict()
@@ -426,20 +429,20 @@ def test_sizes_too_large_together_are_an_error_and_not_infinity(rung, shape):
 
 
 @pytest.mark.parametrize("rung", [None, "bound", "kernel", "calibrated"])
-def test_a_switch_that_adds_is_asked_of_devices_that_have_one(rung):
-    """An algorithm that a device cannot run has no lower bound on it either."""
+def test_algorithm_switch_is_refused_on_devices_without_such_a_switch(rung):
+    """An algorithm that a device cannot run has no lower bound there either."""
     switch = cm.layers.get("collective")(algorithm="switch")
     with pytest.raises(UnavailableError, match="has no switch that adds; take algorithm ring or tree"):
         cm.predict(switch, "nvidia/a100-sxm-80gb", m=64, n=64, devices=8, rung=rung)
     assert cm.predict(switch, "nvidia/h200-sxm", m=64, n=64, devices=8, rung="bound").seconds > 0
 
 
-def test_a_rung_that_is_not_there_says_what_would_make_it_so():
+def test_missing_calibration_is_refused_with_the_command_that_makes_one():
     with pytest.raises(UnavailableError, match="validate"):
         cm.predict(cm.LSTM(dtype="fp32"), "nvidia/k40", rung="calibrated", batch=1, seq=1, hidden=1)
 
 
-def test_the_default_rung_is_the_best_there_is_and_says_which():
+def test_default_rung_is_the_best_available_and_is_stated():
     p = cm.predict(cm.LSTM(dtype="fp32"), "nvidia/k40", batch=1, seq=8, hidden=64)
     assert p.rung in RUNGS[1:]
     assert p.constants_from
@@ -461,13 +464,13 @@ def test_an_answer_is_plain_json(rung):
     assert total == pytest.approx(answer["matrix_flops"], rel=EXACT)
 
 
-def test_a_prediction_says_in_a_line_what_it_is_of():
+def test_repr_is_one_line_of_layer_device_rung_and_sizes():
     p = cm.predict(cm.LSTM(), "h200-sxm", rung="kernel", batch=1, seq=[8, 16], hidden=2**40)
     said = "batch=1 seq[2] hidden=1099511627776 input=1099511627776 num_layers=1"
     assert repr(p) == f"Prediction(lstm[bf16] on nvidia/h200-sxm, kernel: {said})"
 
 
-def test_a_count_that_does_not_exist_is_said_so():
+def test_unknown_count_is_refused_with_the_nearest_name():
     p = cm.predict(cm.Matmul(), "h200-sxm", rung="bound", m=1, n=1, k=1)
     with pytest.raises(AttributeError, match="matrix_flops"):
         p.matrix_flop  # noqa: B018 - asked for
@@ -482,8 +485,8 @@ def test_functions_stay_functions_after_their_modules_are_imported(first):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_constants_of_a_causal_kernel_go_with_its_tiles():
-    """A100 has constants of causal attention alone: without the mask the same kernel is no slower a FLOP."""
+def test_constants_of_a_causal_kernel_come_with_its_tiles():
+    """A100 has constants of causal attention alone; unmasked, the same kernel is no slower per FLOP."""
     sizes = {"batch": 4, "seq": 4096, "heads": 32, "head_dim": 128}
     causal, full = (
         cm.predict(cm.TiledAttention(causal=c), "nvidia/a100-sxm-80gb", **sizes) for c in (True, False)
@@ -493,8 +496,8 @@ def test_constants_of_a_causal_kernel_go_with_its_tiles():
     assert full.matrix_flops / full.seconds > causal.matrix_flops / causal.seconds
 
 
-def test_the_ends_of_what_was_fitted_are_within_it():
-    """Smallest and largest fitted sizes were fitted on; one less and one more were not."""
+def test_in_range_includes_the_ends_of_the_fitted_sizes():
+    """The smallest and largest sizes were fitted on; one less and one more were not."""
     layer = cm.Matmul(dtype="bf16")
     (choice,) = (
         part.choice for part in cm.predict(layer, "nvidia/h200-sxm", m=64, n=2048, k=2048).plan.phases
@@ -509,8 +512,8 @@ def test_the_ends_of_what_was_fitted_are_within_it():
 
 
 @pytest.mark.parametrize(("num_layers", "inside"), [(1, True), (2, False)])
-def test_kernels_that_do_not_run_are_in_no_range(num_layers, inside):
-    """A single layer has no input product of layers 2…L, whatever that was fitted on."""
+def test_in_range_leaves_out_kernels_that_do_not_run(num_layers, inside):
+    """A single layer has no input product of layers 2…L, whatever sizes that was fitted on."""
     sizes = {"batch": 16, "seq": 150, "hidden": 1024, "num_layers": num_layers}
     p = cm.predict(cm.LSTM(dtype="fp32"), "titan-x-pascal", **sizes)
     first, later, recurrence = p.plan.phases
@@ -524,8 +527,8 @@ def test_kernels_that_do_not_run_are_in_no_range(num_layers, inside):
 
 
 @pytest.mark.parametrize("framework", ["sglang", "vllm"])
-def test_a_cache_is_filled_by_the_serving_framework_that_is_named(framework):
-    """A layer is its own work, whosever constants it has; nothing is stored for a cache backward."""
+def test_cache_is_written_only_forward_and_for_a_named_serving_framework(framework):
+    """A layer alone writes no cache, whoever's constants it has; neither does a backward pass."""
     sizes = {"batch": 8, "heads": 16, "seq": 512, "head_dim": 128}
     plans = {
         (direction, named): cm.predict(

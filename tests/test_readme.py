@@ -1,4 +1,4 @@
-"""The README does what it says: its code gives its output, its commands run, its links lead somewhere."""
+"""README: its code prints the output shown, its commands run, its links lead somewhere."""
 
 import contextlib
 import io
@@ -24,14 +24,14 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize(("code", "output"), EXAMPLES)
-def test_the_code_gives_the_output(code, output):
+def test_code_prints_the_output_shown(code, output):
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code, "README.md", "exec"), {"cm": cm})  # later blocks go on from the first
     assert printed.getvalue() == output
 
 
-def test_the_example_is_short_and_has_output():
+def test_first_example_is_short_and_has_output():
     code, output = EXAMPLES[0]
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
     assert output
@@ -49,7 +49,7 @@ def test_the_commands_run_in_their_order(desk, monkeypatch, capsys):
         assert run(shlex.split(command)) == 0, capsys.readouterr().err
 
 
-def test_the_package_is_introduced_by_an_example_that_holds():
+def test_example_in_the_packages_docstring_holds():
     lines = [line.removeprefix(">>> ") for line in (cm.__doc__ or "").splitlines() if line.startswith(">>> ")]
     names: dict[str, object] = {}
     exec("\n".join(lines[:-1]), names)
@@ -66,7 +66,7 @@ def test_the_accuracy_it_states_is_that_of_the_table():
     assert " ".join(stated) in (ROOT / "validation" / "ACCURACY.md").read_text(encoding="utf-8")
 
 
-def test_the_posted_devices_are_as_many_as_it_says():
+def test_number_of_posted_devices_is_that_of_the_table():
     (stated,) = re.findall(r"posted of (\d+) devices", TEXT)
     posted = (ROOT / "validation" / "POSTED.md").read_text(encoding="utf-8")
     devices = set(re.findall(r"^\| ([a-z0-9-]*\d[a-z0-9-]*) \|", posted, re.MULTILINE))

@@ -27,7 +27,7 @@ def test_log2_range_doubles_as_long_as_it_fits(start, factor):
 @pytest.mark.parametrize(
     ("start", "stop"), [(0, 8), (8, 4), (-1, 4), (1, 2**70), (3.5, 100), ("1", 8), (None, 8), ([1, 2], 8)]
 )
-def test_log2_range_goes_up_from_one(start, stop):
+def test_log2_range_refuses_invalid_bounds(start, stop):
     with pytest.raises(SizeError, match=r"1 <= start <= stop|wanted start to be a number, got"):
         cm.log2_range(start, stop)
 
@@ -75,7 +75,7 @@ def test_the_table_is_tidy(frame):
     assert frame.loc[frame["layer"] != "lstm", "hidden"].isna().all()
 
 
-def test_a_table_survives_its_files(frame, tmp_path):
+def test_table_survives_parquet_and_csv(frame, tmp_path):
     frame.to_parquet(tmp_path / "x.parquet")
     back = pd.read_parquet(tmp_path / "x.parquet")
     assert np.array_equal(back["seconds"], frame["seconds"])
@@ -85,12 +85,12 @@ def test_a_table_survives_its_files(frame, tmp_path):
     np.testing.assert_array_max_ulp(pd.read_csv(tmp_path / "x.csv")["seconds"], frame["seconds"])
 
 
-def test_one_of_each_will_do():
+def test_single_layer_and_device_need_no_list():
     one = cm.sweep(cm.LSTM(), cm.hardware.load("h200-sxm"), rung="bound", batch=1, seq=[1, 2], hidden=8)
     assert list(one["seq"]) == [1, 2]
 
 
-def test_layers_of_several_options_stand_beside_each_other():
+def test_layers_with_different_options_have_separate_rows():
     both = cm.sweep(
         [cm.LSTM(), cm.LSTM(bidirectional=True)], "h200-sxm", rung="bound", batch=1, seq=[8, 16], hidden=8
     )
@@ -104,7 +104,7 @@ def test_layers_of_several_options_stand_beside_each_other():
     [
         ([], "h200-sxm", {}, SizeError, "at least one layer"),
         ([cm.LSTM()], [], {}, SizeError, "one device"),
-        ([cm.LSTM(), cm.GRU()], "h200-sxm", {"heads": 8}, UnknownNameError, "size of lstm, gru"),
+        ([cm.LSTM(), cm.GRU()], "h200-sxm", {"heads": 8}, UnknownNameError, "size 'heads' of lstm, gru"),
         ([cm.LSTM()], "h200-sxm", {"batch": 1, "seq": [], "hidden": 8}, SizeError, "empty"),
         ([cm.LSTM()], "h200-sxm", {"batch": 1, "seq": [8, -8], "hidden": 8}, SizeError, "size seq"),
         ([cm.LSTM()], "h200-sxm", {"batch": 1, "seq": 8}, SizeError, "needs hidden"),
@@ -115,8 +115,8 @@ def test_bad_sweeps_are_refused(layers, devices, sizes, error, text):
         cm.sweep(layers, devices, rung="bound", **sizes)
 
 
-def test_what_goes_to_other_devices_has_a_column_where_a_layer_sends():
-    """Of a buffer (P − 1)/P in an all-gather, twice that in a sum of all (Chan et al. 2007, Table 1)."""
+def test_link_bytes_are_a_column_only_where_a_layer_communicates():
+    """(P − 1)/P of a buffer in an all-gather, twice that in an all-reduce (Chan et al. 2007, Table 1)."""
     gather, total = (cm.layers.get("collective")(collective=c) for c in ("all-gather", "all-reduce"))
     sizes = {"m": 64, "n": [512, 1024], "devices": [2, 8]}
     frame = cm.sweep([gather, total, cm.Matmul()], "h200-sxm", {**sizes, "k": 32})

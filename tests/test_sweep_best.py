@@ -18,7 +18,7 @@ LEAST = {"seconds": "seconds", "energy": "energy_j", "cost": "cost", "footprint_
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Boxes and chunks so small that a test's grid has many."""
+    """Make boxes and chunks so small that a test's grid has many."""
     monkeypatch.setattr(cases, "BOX", 40)
     monkeypatch.setattr(grids, "CHUNK", 130)
 
@@ -41,7 +41,7 @@ def grid() -> grids.Grid:
 
 
 @pytest.mark.parametrize("of", LEAST)
-def test_the_least_of_a_column_is_the_tables(grid, of):
+def test_best_is_the_row_with_the_least_of_the_column(grid, of):
     frame = whole(grid)
     # idxmin gives the first of equals, and so do we.
     wanted = frame.loc[[frame[LEAST[of]].idxmin()]].reset_index(drop=True)
@@ -52,28 +52,26 @@ def test_the_least_of_a_column_is_the_tables(grid, of):
     assert best(grid, f"-{of}")[LEAST[of]][0] == frame[LEAST[of]].max()
 
 
-def test_the_engine_asked_for_does_the_work_and_tells_of_it(grid, monkeypatch):
+def test_requested_engine_does_the_work_and_reports_progress(grid, monkeypatch):
     asked, told = [], []
     run = Engine.run
     monkeypatch.setattr(Engine, "run", lambda self, *work: asked.append(self) or run(self, *work))
     engine = Engine(workers=1)
     best(grid, "seconds", engine=engine, progress=told.append)
     assert asked == [engine]
-    # Chunk by chunk, until all points are done.
-    assert told == list(np.cumsum(np.diff(told, prepend=0)))
-    assert np.all(np.diff(told) > 0)
-    assert told[-1] == grid.points
+    # Progress counts up chunk by chunk to all points.
+    assert told == [sum(map(grid.points_of, grid.chunks[: n + 1])) for n in range(len(told))]
     assert 1 < len(told) == len(grid.chunks)
 
 
 @pytest.mark.parametrize(
     "by", [["layer"], ["seq"], ["batch", "device"], ["head_dim", "seq", "batch"], ["heads"]]
 )
-def test_there_is_a_least_for_every_group(grid, by):
+def test_best_by_has_the_least_of_every_group(grid, by):
     frame = whole(grid).astype({"layer": str, "device": str})
     first = frame.groupby(by, dropna=False)["cost"].idxmin().sort_values()
     found = best(grid, "cost", by=by)
-    # The layers have sizes that the others have not: those are one group more.
+    # Rows of a layer that lacks a size form one more group.
     assert np.array_equal(found["cost"], frame.loc[first, "cost"])
     for name in by:
         assert list(found[name].astype(str)) == list(frame.loc[first, name].astype(str))
@@ -82,7 +80,7 @@ def test_there_is_a_least_for_every_group(grid, by):
 @pytest.mark.parametrize(
     "pair", [("seconds", "-matrix_flops"), ("cost", "seconds"), ("-seq", "footprint_bytes")]
 )
-def test_the_front_is_what_no_row_of_the_table_beats(grid, pair):
+def test_front_has_the_rows_that_no_other_beats(grid, pair):
     frame = whole(grid)
     found = front(grid, *pair, engine=Engine(workers=2))
     values = np.array([-frame[p[1:]] if p[0] == "-" else frame[p] for p in pair])
@@ -112,14 +110,14 @@ def test_fronts_merge_to_the_front_of_all(one, other):
     wanted = {p for p in points if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points)}
     assert {(a, b) for a, b in zip(merged.first, merged.second, strict=True)} == wanted
     assert len(merged.number) == len(wanted)
-    # Of equal points the first, in whatever order fronts are merged.
+    # Of equal points the first is kept, whatever the order of merging.
     assert merged.numbers() == turned.numbers() == [points.index(p) for p in sorted(wanted)]
 
 
-def test_no_point_of_a_front_is_left_out_however_long_the_front_that_is_known():
+def test_filtering_by_a_long_known_front_loses_no_point_of_the_whole():
     rng = np.random.default_rng(0)
     first = rng.random(20_000)
-    # A hyperbola's points are all on the front; half are moved off it, and some are not known.
+    # All points of a hyperbola are on the front; half are moved off it, and some are infinite.
     second = 1 / first + np.where(rng.random(first.size) < 0.5, rng.random(first.size), 0.0)
     second[::100] = np.inf
     known = front_of(first[:10_000], second[:10_000], np.arange(10_000))
@@ -132,7 +130,7 @@ def test_no_point_of_a_front_is_left_out_however_long_the_front_that_is_known():
     assert list(Front().may_join(np.array([1.0, np.inf]), np.ones(2))) == [0]
 
 
-def test_what_is_not_known_is_never_the_best():
+def test_best_of_no_rows_is_an_empty_table():
     grid = make_grid(cm.LSTM(), "h200-sxm", rung="bound", batch=1, seq=[8, 16], hidden=64, where="seq > 99")
     assert best(grid, "seconds").empty
     assert list(best(grid, "seconds")) == list(grid.columns)
@@ -147,8 +145,8 @@ def test_what_is_not_known_is_never_the_best():
         ("-heads", "leave out lstm"),
     ],
 )
-def test_what_is_not_known_of_all_is_no_race_of_the_others(of, text):
-    """A device without a price is not dearer, and not left out in silence."""
+def test_objective_unknown_for_some_rows_is_refused(of, text):
+    """A device without a price is neither dearer nor silently left out."""
     grid = make_grid(
         [cm.LSTM(), cm.TiledAttention()],
         ["h200-sxm", "tpu-v5e"],
@@ -172,7 +170,7 @@ def test_what_is_not_known_of_all_is_no_race_of_the_others(of, text):
         ("seconds", ["colour"], UnknownNameError, "group by"),
     ],
 )
-def test_what_cannot_be_best_is_refused(of, by, error, text):
+def test_invalid_objective_or_group_is_refused(of, by, error, text):
     grid = make_grid(cm.LSTM(), "h200-sxm", rung="bound", batch=1, seq=[8, 16], hidden=64)
     with pytest.raises(error, match=text):
         best(grid, of, by=by)

@@ -15,13 +15,13 @@ from costmodel.sweep import Engine, best, engines, front, make_grid, stream
 from costmodel.sweep import grid as grids
 
 distributed = pytest.importorskip("distributed", reason="needs the extra costmodel[dask]")
-# Dask's own sockets and event loops, closed late, and its imports.
+# Dask closes its sockets and event loops late, and its imports warn.
 pytestmark = [pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two workers, each a process that a nanny starts anew when it dies."""
+    """Start two workers, each a process that a nanny restarts when it dies."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with distributed.LocalCluster(
@@ -46,7 +46,7 @@ def grid() -> grids.Grid:
 COLUMNS = ["layer", "seq", "batch", "seconds"]
 
 
-def test_the_file_is_the_same_bit_for_bit(cluster, grid, tmp_path):
+def test_file_is_the_same_bit_for_bit_as_without_a_cluster(cluster, grid, tmp_path):
     assert len(grid.chunks) >= 6
     stream(grid, tmp_path / "here.parquet", columns=COLUMNS, engine=Engine(workers=1))
     there = Engine("dask", cluster=cluster.scheduler_address)
@@ -83,7 +83,7 @@ def test_a_worker_with_other_versions_is_refused(cluster, grid, tmp_path, monkey
         stream(grid, tmp_path / "x.parquet", engine=Engine("dask", cluster=cluster.scheduler_address))
 
 
-def test_no_cluster_is_one_line(grid, tmp_path, monkeypatch):
+def test_missing_cluster_is_one_clear_line(grid, tmp_path, monkeypatch):
     monkeypatch.setattr(engines, "_CONNECT_S", 0.5)
     with pytest.raises(UnavailableError, match=r"no Dask cluster at tcp://127\.0\.0\.1:9"):
         stream(grid, tmp_path / "x.parquet", engine=Engine("dask", cluster="tcp://127.0.0.1:9"))

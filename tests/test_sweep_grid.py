@@ -24,7 +24,7 @@ SIZES = {"batch": [1, 2, 8], "seq": np.arange(1, 9) * 128, "heads": [4, 8, 12], 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Boxes and chunks so small that a test's grid has many."""
+    """Make boxes and chunks so small that a test's grid has many."""
     monkeypatch.setattr(cases, "BOX", 7)
     monkeypatch.setattr(grids, "CHUNK", 20)
 
@@ -69,7 +69,7 @@ def test_a_grid_has_the_numbers_of_single_predictions(rung):
     )
 
 
-#: Sizes that go together in every layer; what is not named here takes 64.
+#: Sizes that go together in every layer; sizes not named here are 64.
 USUAL = {
     "batch": [1, 3], "seq": [64, 256, 4096], "heads": [8, 16], "head_dim": [64, 128], "hidden": [256, 512],
     "d_model": [1024, 2048], "m": [64, 999], "n": [128, 4096], "k": [4, 256], "state": [16, 64],
@@ -78,7 +78,7 @@ USUAL = {
 
 
 @pytest.mark.parametrize("name", sorted(layers.classes()))
-def test_every_layers_boxes_are_what_flat_columns_are(name):
+def test_boxes_of_every_layer_have_the_numbers_of_flat_columns(name):
     layer = layers.get(name)()
     sizes = {size: USUAL.get(size, 64) for size in layer.required}
     flat = cm.predict(layer, "h200-sxm", product(sizes))
@@ -96,7 +96,7 @@ def test_every_layers_boxes_are_what_flat_columns_are(name):
     assert list(frame["bound"].astype(str)) == list(flat.bound)
 
 
-def test_chunks_are_all_points_and_do_not_cross_cases():
+def test_chunks_hold_every_point_once_and_do_not_cross_cases():
     grid = make_grid(
         [cm.LSTM(), cm.GRU()], "h200-sxm", rung="bound", batch=range(1, 900), seq=range(1, 900), hidden=8
     )
@@ -105,7 +105,7 @@ def test_chunks_are_all_points_and_do_not_cross_cases():
     assert [chunk.case for chunk in grid.chunks] == sorted(chunk.case for chunk in grid.chunks)
 
 
-def test_a_grid_of_any_size_costs_nothing_until_it_is_asked():
+def test_grid_of_a_billion_points_is_computed_only_where_asked():
     grid = make_grid(cm.Matmul(), "h200-sxm", rung="bound", **{n: np.arange(1, 1001) for n in "mnk"})
     assert grid.points == 10**9
     last = rows_of(grid, [10**9 - 1])
@@ -113,7 +113,7 @@ def test_a_grid_of_any_size_costs_nothing_until_it_is_asked():
     assert last["matrix_flops"][0] == 2 * 1000**3
 
 
-def test_a_grid_goes_to_another_process():
+def test_grid_survives_pickling():
     grid = make_grid(cm.LSTM(), "h200-sxm", rung="bound", batch=1, seq=[1, 2], hidden=8, where="seq > 1")
     grid.warm_up()
     back = pickle.loads(pickle.dumps(grid))
@@ -131,7 +131,7 @@ def test_a_grid_goes_to_another_process():
         {"state": "cold"},
     ],
 )
-def test_another_sweep_is_known_as_another(change):
+def test_identity_changes_with_every_part_of_a_sweep(change):
     given = {"batch": 1, "seq": [1, 2, 3], "hidden": 8}
     one, other = (make_grid(cm.LSTM(), "h200-sxm", **{**given, **more}) for more in ({}, change))
     assert one.identity == make_grid(cm.LSTM(), "h200-sxm", **given).identity
@@ -140,7 +140,7 @@ def test_another_sweep_is_known_as_another(change):
     assert one.identity != make_grid(cm.LSTM(), faster, **given).identity
 
 
-def test_a_changed_line_of_the_program_makes_it_another_sweep(tmp_path, monkeypatch):
+def test_identity_changes_with_every_module_that_predictions_use(tmp_path, monkeypatch):
     counted = ("plan.py", "kernels/gemm.py", "hardware/device.py", "hardware/families.yaml")
     for name in (*counted, "cli/app.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -168,7 +168,7 @@ def test_a_changed_line_of_the_program_makes_it_another_sweep(tmp_path, monkeypa
 # -- energy and cost ---------------------------------------------------------------------------
 
 
-def test_energy_is_the_datasheets_power_and_cost_the_users_price():
+def test_energy_is_tdp_times_time_and_cost_the_users_price_times_time():
     sizes = {"batch": 1, "seq": [8, 16], "hidden": 256}
     frame = cm.sweep(
         cm.LSTM(),
@@ -190,7 +190,8 @@ def test_energy_is_the_datasheets_power_and_cost_the_users_price():
 def test_a_device_without_a_tdp_has_no_energy():
     tpu = cm.hardware.load("google/tpu-v5e")
     frame = cm.sweep(cm.LSTM(), tpu, rung="bound", batch=1, seq=8, hidden=8)
-    assert frame["energy_j"].isna().all() == (tpu.tdp_w is None)
+    assert tpu.tdp_w is None
+    assert frame["energy_j"].isna().all()
 
 
 @pytest.mark.parametrize(
@@ -226,7 +227,7 @@ def test_conditions_keep_the_rows_that_pandas_keeps(text):
     kinds = [cm.TiledAttention(), cm.LSTM()]
     given = {**SIZES, "kv_heads": [2, 4], "hidden": 64}
     both = "heads % kv_heads == 0"
-    # The layer refuses heads that kv_heads do not divide: what is left out is not predicted.
+    # The layer refuses heads that kv_heads does not divide: `where` removes them before they are predicted.
     everything = cm.sweep(
         kinds, ["h200-sxm", "a100-sxm-80gb"], rung="bound", where=f"layer == 'lstm' or {both}", **given
     )
@@ -238,7 +239,7 @@ def test_conditions_keep_the_rows_that_pandas_keeps(text):
     assert np.array_equal(found["heads"], wanted["heads"], equal_nan=True)
 
 
-def test_sizes_that_do_not_go_together_are_found_before_anything_is_predicted():
+def test_sizes_that_do_not_go_together_are_refused_when_the_grid_is_made():
     with pytest.raises(SizeError, match="heads"):
         make_grid(cm.TiledAttention(), "h200-sxm", rung="bound", kv_heads=[1, 5], **SIZES)
 
@@ -256,7 +257,7 @@ def test_sizes_that_do_not_go_together_are_found_before_anything_is_predicted():
         "0 < b in (1, 3)",
     ],
 )
-def test_arithmetic_is_pythons(text, a, b):
+def test_arithmetic_of_conditions_is_pythons(text, a, b):
     if "min" in text and min(a, b) == 0:
         return
     names = {"a": float(a), "b": float(b), "max": max, "min": min, "abs": abs, "sqrt": math.sqrt}
@@ -266,7 +267,7 @@ def test_arithmetic_is_pythons(text, a, b):
     assert bool(condition(compared, ["a", "b"])({"a": float(a), "b": float(b)}.__getitem__)) == bool(wanted)
 
 
-def test_a_size_that_no_layer_has_is_named():
+def test_size_that_no_layer_has_is_refused_by_name():
     with pytest.raises(UnknownNameError, match="foo"):
         cm.sweep(cm.LSTM(), "h200-sxm", batch=1, seq=[8], hidden=8, foo=3)
 
@@ -301,6 +302,6 @@ def test_a_size_that_no_layer_has_is_named():
         ("seq > 1" + " + 1" * 5000, CostmodelError, "deep$|wanted an expression"),
     ],
 )
-def test_what_is_no_condition_is_refused(text, error, says):
+def test_invalid_condition_is_refused(text, error, says):
     with pytest.raises(error, match=says):
         cm.sweep(cm.LSTM(), "h200-sxm", rung="bound", batch=1, seq=[8], hidden=8, where=text or " ")

@@ -1,4 +1,4 @@
-"""Sweeps as files: parts that survive a kill, one file at the end, the same whoever makes it."""
+"""Sweeps as files: parts survive a kill and become one file, the same whichever engine computes it."""
 
 import io
 import json
@@ -36,7 +36,7 @@ SIZES = {
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Boxes and chunks so small that a test's grid has many."""
+    """Make boxes and chunks so small that a test's grid has many."""
     monkeypatch.setattr(cases, "BOX", 50)
     monkeypatch.setattr(grids, "CHUNK", 100)
 
@@ -48,7 +48,7 @@ def a_grid(**more: object) -> grids.Grid:
 
 
 class Stopped(Exception):
-    """Stands for what stops a sweep in the middle."""
+    """Stand for whatever stops a sweep in the middle."""
 
 
 def stop_after(calls: int):
@@ -65,7 +65,7 @@ def stop_after(calls: int):
 # -- what is in the file -----------------------------------------------------------------------
 
 
-def test_a_stream_is_the_table(tmp_path):
+def test_streamed_file_is_the_table(tmp_path):
     grid = a_grid()
     path = tmp_path / "x.parquet"
     assert stream(grid, path) == grid.points
@@ -79,7 +79,7 @@ def test_a_stream_is_the_table(tmp_path):
     assert os.listdir(tmp_path) == ["x.parquet"]
 
 
-def test_only_the_columns_and_rows_that_are_wanted(tmp_path):
+def test_file_has_only_the_requested_columns_and_rows(tmp_path):
     grid = a_grid(where="seconds > 1e-6 and seq != 128", prices={"h200-sxm": 3.6})
     rows = stream(grid, tmp_path / "x.parquet", columns=["device", "cost", "heads"])
     found, wanted = pd.read_parquet(tmp_path / "x.parquet"), whole(grid)
@@ -96,15 +96,15 @@ def test_only_the_columns_and_rows_that_are_wanted(tmp_path):
 
 
 @pytest.mark.parametrize("engine", [Engine(workers=1), Engine(workers=3), Engine("processes", workers=2)])
-def test_the_file_is_the_same_whoever_makes_it(tmp_path, engine, monkeypatch):
+def test_file_is_the_same_with_every_engine(tmp_path, engine, monkeypatch):
     if engine.name == "processes":
-        monkeypatch.undo()  # other processes have chunks of the usual size: one for each layer and device
+        monkeypatch.undo()  # other processes have chunks of the usual size
     stream(a_grid(), tmp_path / "one.parquet", engine=Engine(workers=1))
     stream(a_grid(), tmp_path / "many.parquet", engine=engine)
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "many.parquet").read_bytes()
 
 
-def test_a_name_without_an_ending_is_a_folder_of_parts(tmp_path):
+def test_name_without_an_ending_is_a_folder_of_parts(tmp_path):
     grid = a_grid()
     assert stream(grid, tmp_path / "x") == grid.points
     assert np.array_equal(pd.read_parquet(tmp_path / "x")["seconds"], whole(grid)["seconds"])
@@ -115,18 +115,18 @@ def test_a_name_without_an_ending_is_a_folder_of_parts(tmp_path):
 # -- stopped, and going on ---------------------------------------------------------------------
 
 
-def test_a_stopped_sweep_goes_on_where_it_was(tmp_path):
+def test_stopped_sweep_goes_on_where_it_was(tmp_path):
     grid, path = a_grid(), tmp_path / "x.parquet"
     stream(grid, tmp_path / "whole.parquet")
     parts = tmp_path / "x.parquet.parts"
     with pytest.raises(Stopped):
         stream(grid, path, progress=stop_after(4))
     assert not path.exists()
-    # What is there can be read, and is right.
+    # The parts written so far are readable.
     begun = pd.read_parquet(parts)
     assert 0 < len(begun) < grid.points
     before = {part.name: part.stat().st_mtime_ns for part in parts.glob("part-*")}
-    # Half a part, as a full disk leaves it, and what a killed process was writing.
+    # A truncated part, as a full disk leaves it, and a temporary file of a killed process.
     broken = sorted(parts.glob("part-*"))[0]
     broken.write_bytes(broken.read_bytes()[:-50])
     (parts / ".part-000007-xyz.parquet").write_bytes(b"PAR1")
@@ -163,7 +163,7 @@ SCRIPT = """
 """
 
 
-def test_a_killed_sweep_loses_nothing(tmp_path):
+def test_killed_sweep_loses_no_finished_part(tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(tmp_path / "x.parquet")]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     grid = make_grid(cm.LSTM(), "h200-sxm", rung="bound", seq=range(1, 51), batch=range(1, 21), hidden=64)
@@ -176,7 +176,7 @@ def test_a_killed_sweep_loses_nothing(tmp_path):
     assert (tmp_path / "x.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 
-def test_another_sweeps_parts_are_not_mixed_in(tmp_path):
+def test_parts_of_another_sweep_are_refused(tmp_path):
     path = tmp_path / "x.parquet"
     with pytest.raises(Stopped):
         stream(a_grid(), path, progress=stop_after(3))
@@ -188,7 +188,7 @@ def test_another_sweeps_parts_are_not_mixed_in(tmp_path):
     assert stream(other, path, overwrite=True) == other.points == len(pd.read_parquet(path))
 
 
-def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path):
+def test_folder_with_other_files_is_left_alone(tmp_path):
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "thesis.tex").write_text("mine", encoding="utf-8")
     with pytest.raises(OutputError, match="something else"):
@@ -198,7 +198,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path):
         stream(a_grid(), tmp_path / "no" / "x")
 
 
-def test_what_fails_at_once_leaves_nothing_behind(tmp_path):
+def test_sweep_that_fails_at_once_leaves_nothing_behind(tmp_path):
     with pytest.raises(Stopped):
         stream(a_grid(), tmp_path / "x.parquet", progress=stop_after(0))
     assert os.listdir(tmp_path) == []
@@ -232,7 +232,7 @@ def test_memory_does_not_grow_with_the_grid(tmp_path):
 # -- estimates, engines ------------------------------------------------------------------------
 
 
-def test_an_estimate_says_how_many_points_and_bytes(tmp_path):
+def test_estimate_gives_points_and_bytes(tmp_path):
     grid = a_grid()
     found = estimate(grid, job_of(grid), Engine(workers=1))
     stream(grid, tmp_path / "parts")
@@ -258,19 +258,19 @@ def test_bad_engines_are_refused(options, text):
 
 
 class Deadly:
-    """A job that ends the process that takes it."""
+    """A job that ends the process that unpickles it."""
 
     def __reduce__(self):
         return os._exit, (3,)
 
 
-def test_a_worker_that_dies_is_said_to():
+def test_dead_worker_process_is_reported():
     grid = a_grid()
     with pytest.raises(UnavailableError, match=r"a worker process died.* same command again"):
         list(Engine("processes", workers=1).run(grid, Deadly(), grid.chunks))
 
 
-def test_dask_is_asked_for_where_it_is_not(tmp_path, monkeypatch):
+def test_missing_dask_is_refused_with_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(UnavailableError, match="pip install"):
         stream(a_grid(), tmp_path / "x.parquet", engine=Engine("dask"))
@@ -284,7 +284,7 @@ def test_dask_is_asked_for_where_it_is_not(tmp_path, monkeypatch):
 @given(
     rows=st.lists(st.integers(0, 300), min_size=1, max_size=6), group=st.integers(1, 200), index=st.booleans()
 )
-def test_spliced_files_are_the_files_read_one_after_the_other(tmp_path_factory, rows, group, index):
+def test_spliced_file_is_the_files_one_after_the_other(tmp_path_factory, rows, group, index):
     folder = tmp_path_factory.mktemp("splice")
     random = np.random.default_rng(len(rows))
     tables, paths = [], []
@@ -308,7 +308,7 @@ def test_spliced_files_are_the_files_read_one_after_the_other(tmp_path_factory, 
     assert metadata.num_row_groups == sum(pq.read_metadata(path).num_row_groups for path in paths)
 
 
-def test_a_part_that_is_not_whole_is_not_joined(tmp_path):
+def test_truncated_part_is_refused(tmp_path):
     pq.write_table(pa.table({"a": [1.0, 2.0]}), tmp_path / "a.parquet")
     (tmp_path / "b.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-9])
     with pytest.raises(TableError, match=r"b\.parquet: not a whole"):
@@ -334,7 +334,7 @@ def command(capsys: pytest.CaptureFixture[str]):
 SWEEP = ("sweep", "lstm", "-m", "h200-sxm", "--rung", "bound", "-D", "seq=1..100", "batch=1..20", "hidden=64")
 
 
-def test_the_command_writes_searches_and_plans(command, tmp_path):
+def test_command_writes_searches_and_plans(command, tmp_path):
     status, text = command(*SWEEP, "--plan", "--json")
     assert (status, json.loads(text)["points"]) == (0, 2000)
     assert "points/s" in command(*SWEEP, "--plan")[1]
@@ -366,14 +366,14 @@ def test_the_command_writes_searches_and_plans(command, tmp_path):
         (("--best", "seconds", "--by", "device,colour"), "colour"),
     ],
 )
-def test_the_command_refuses_in_one_line(command, words, says):
+def test_command_refuses_bad_options_with_one_line(command, words, says):
     status, text = command(*SWEEP, *words)
     assert (status, text.count("\n"), says in text) == (2, 1, True), text
 
 
 @pytest.mark.parametrize(("columns", "says"), [("seq,seq", "got seq twice"), ("second", "'seconds'")])
 @pytest.mark.parametrize("plan", [(), ("--plan",)])
-def test_columns_are_looked_at_before_any_work(command, tmp_path, columns, says, plan):
+def test_columns_are_checked_before_any_work(command, tmp_path, columns, says, plan):
     status, text = command(*SWEEP, "-o", tmp_path / "x.parquet", "--columns", columns, *plan)
     assert (status, text.count("\n"), says in text) == (2, 1, True), text
     assert os.listdir(tmp_path) == []
@@ -386,7 +386,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_person_is_told_how_far_it_is_and_how_long_it_takes(tmp_path, monkeypatch):
+def test_terminal_shows_progress_and_time_left(tmp_path, monkeypatch):
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     assert run([str(word) for word in (*SWEEP, "-o", tmp_path / "x.parquet")]) == 0

@@ -1,4 +1,4 @@
-"""The vocabulary, and the integer functions that counts are written with."""
+"""The vocabulary of sizes, and the integer functions that counts are written with."""
 
 import math
 
@@ -29,14 +29,14 @@ from costmodel.symbols import (
 n, k = symbols("seq seq_kv")
 
 
-def test_one_symbol_a_size():
+def test_every_size_has_one_positive_integer_symbol():
     assert symbol("seq") is symbol("seq")
     assert symbol("seq") - GLOSSARY["seq"].symbol == 0
     assert all(symbol(name).is_positive and symbol(name).is_integer for name in GLOSSARY)
 
 
-def test_letters_and_meanings():
-    """contract.md: one LaTeX symbol each, one line each."""
+def test_every_size_has_a_letter_and_a_meaning_of_its_own():
+    """contract.md: one LaTeX symbol each, described in one line."""
     letters = [size.latex for size in GLOSSARY.values()]
     assert len(set(letters)) == len(letters)
     assert all(size.meaning and "\n" not in size.meaning for size in GLOSSARY.values())
@@ -60,8 +60,8 @@ def test_ceil_log2_around_powers_of_two(power):
 
 
 @given(st.integers(0, 2**40), st.integers(1, 1000))
-def test_ceil_log2_of_fractions(more, under):
-    """The least power of two that is no less."""
+def test_ceil_log2_of_a_fraction_is_the_least_power_of_two_above(more, under):
+    """Its definition, checked in integers."""
     over = under + more
     level = int(CeilLog2(sp.Rational(over, under)))
     assert under * 2**level >= over
@@ -76,21 +76,21 @@ def test_ceil_log2_is_the_depth_of_a_balanced_tree(x):
 
 @given(st.integers(1, 10**6), st.integers(1, 5000))
 def test_ceil_div_counts_tiles(tiles, side):
-    """A product with 1/b, as NumPy code of ``ceiling(a/b)`` has it, is off by one: 75 · (1/75) > 1."""
+    """NumPy code for ``ceiling(a/b)`` multiplies by 1/b and is off by one: 75 · (1/75) > 1."""
     compiled = compile_expressions([ceil_div(n, k), n / k], ["seq", "seq_kv"])
     assert compiled(float(tiles * side), float(side))[0] == tiles
     assert compiled(float(tiles * side + 1), float(side))[0] == tiles + 1
     assert ceil_div(sp.Integer(tiles * side), sp.Integer(side)) == tiles
 
 
-def test_ceil_div_of_a_fixed_tile():
+def test_ceil_div_by_a_fixed_tile_is_exact():
     sizes = np.arange(1.0, 20001.0)
     for side in (75, 77, 91, 192, 227):
         compiled = compile_expressions([ceil_div(n, sp.Integer(side))], ["seq"])
         assert (compiled(sizes)[0] == -(-sizes // side)).all()
 
 
-def test_ceil_div_simplifies_only_what_is_sure():
+def test_ceil_div_simplifies_only_what_always_holds():
     assert ceil_div(n, sp.Integer(1)) == n
     assert ceil_div(sp.Integer(1), k) == 1
     assert ceil_div(sp.Rational(7, 2), sp.Integer(2)) == 2
@@ -98,8 +98,8 @@ def test_ceil_div_simplifies_only_what_is_sure():
     assert isinstance(ceil_div(n, k), CeilDiv)
 
 
-def test_largest_compares_nothing_but_numbers(monkeypatch):
-    """SymPy's comparisons of what a model's parts occupy took longer than all else, written and rewritten."""
+def test_largest_compares_only_numbers(monkeypatch):
+    """SymPy's comparisons of the footprints of a model's parts took longer than all else."""
     monkeypatch.setattr(sp.Max, "_is_connected", lambda *_: pytest.fail("compared"))
     written = Largest(n * k, n**2 + 1, k)
     assert written.xreplace({k: symbol("batch")}).func is Largest
@@ -116,8 +116,8 @@ def test_tree_depth_of_a_dot_product():
 
 
 @given(st.integers(1, 300), st.integers(0, 300), st.integers(1, 70))
-def test_causal_tiles_one_by_one(queries, cached, tile):
-    """Each query meets the tiles that its keys lie in: as a number, and compiled."""
+def test_causal_tiles_are_those_counted_one_by_one(queries, cached, tile):
+    """Each query visits the tiles that its keys lie in. SymPy's number and the compiled one."""
     seen = range(cached + 1, cached + queries + 1)
     wanted = sum(len({key // tile for key in range(last)}) for last in seen)
     assert CausalTiles(queries, cached + queries, tile) == wanted
@@ -125,14 +125,14 @@ def test_causal_tiles_one_by_one(queries, cached, tile):
     assert compiled(float(queries), float(cached + queries), float(tile))[0] == wanted
 
 
-def test_latex():
+def test_latex_of_integer_functions():
     assert latex(CeilLog2(n)) == r"\lceil\log_2 n\rceil"
     assert latex(ceil_div(n, k)) == r"\left\lceil\frac{n}{n_{kv}}\right\rceil"
     assert latex(4 * n**2) == "4 n^{2}"
 
 
 def test_latex_of_functions_to_a_power():
-    """A square of tiles, or one over them, is written too."""
+    """A power of a function, or one over it, needs brackets or a fraction of its own."""
     assert latex(ceil_div(n, k) ** 2) == r"\left(\left\lceil\frac{n}{n_{kv}}\right\rceil\right)^{2}"
     tiles = CausalTiles(n, k, symbol("batch"))
     for function in (CeilLog2(n), CeilLog(n, k), ChunkPairs(n, k), tiles, Distinct(n, k, symbol("batch"))):

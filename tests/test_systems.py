@@ -1,4 +1,4 @@
-"""Every layer side by side: none is missing, and what is said of their growth is true."""
+"""Every layer side by side: none is missing, and the growth stated for each is that of its times."""
 
 import itertools
 import re
@@ -27,7 +27,7 @@ def growth():
 
 
 def test_every_layer_with_a_length_is_there(times, growth):
-    """The registry decides: a layer that is added shows up by itself."""
+    """The registry decides, so that a new layer appears by itself."""
     with_length = {
         name for name, layer in classes().items() if {"seq", "seq_kv"} & {*layer(dtype="bf16").required}
     }
@@ -37,7 +37,7 @@ def test_every_layer_with_a_length_is_there(times, growth):
     assert (times["family"] == times["layer"].map(lambda name: get(name).family)).all()
 
 
-def test_table_1_of_the_paper(growth):
+def test_growth_is_that_of_table_1(growth):
     """Vaswani et al., Table 1: complexity, sequential operations, path."""
     assert growth.loc["dense-attention", ["complexity", "sequential", "path"]].tolist() == [
         "O(n²·d)", "O(1)", "O(1)",
@@ -48,7 +48,7 @@ def test_table_1_of_the_paper(growth):
 
 
 def test_times_grow_with_the_degree_of_the_arithmetic(times, growth):
-    """At rung bound and length 131,072, where nothing small is left of a line, its slope is that power."""
+    """At rung `bound` and length 131,072 smaller terms no longer matter: the slope is the exponent."""
     ends = families.rows(times).dropna(subset="slope").set_index("layer")["slope"]
     for name in (
         "dense-attention",
@@ -65,8 +65,8 @@ def test_times_grow_with_the_degree_of_the_arithmetic(times, growth):
 
 
 @pytest.mark.parametrize("name", classes())
-def test_every_layer_has_its_formula_and_its_paper(name):
-    """What ``costmodel show`` prints: LaTeX of every count in every direction, source, what is left out."""
+def test_every_layer_has_formulas_a_source_and_what_is_left_out(name):
+    """As ``costmodel show`` prints them, in every direction."""
     layer = get(name)
     assert re.search(r"arXiv|doi|\b(19|20)\d\d\b|§|first principles|modeling_", layer.source), layer.source
     assert len(layer.not_counted) > 5
@@ -96,7 +96,7 @@ def test_slopes_are_of_the_last_two_lengths():
 
 
 def test_names_do_not_overlap():
-    """Thirty lines that end in nearly one point: names in order, apart, inside the chart."""
+    """Thirty lines that end at nearly one point: their names stay in order, apart and inside the chart."""
     many = {f"layer-{i:02}": 1.5 + 1e-4 * i for i in range(30)}
     drawn = families.rows(frame(many))
     one = drawn[drawn["where"] == "one"]
@@ -107,14 +107,15 @@ def test_names_do_not_overlap():
     assert ends["place"].between(one["seconds"].min(), one["seconds"].max() * (1 + 1e-12)).all()
 
 
-def test_the_finding_counts():
+def test_finding_counts_layers_by_growth():
+    """2,048 tokens by hand: 2.05 µs and 4.19 ms."""
     drawn = families.rows(frame({"square": 2.0, "line": 1.0, "root": 1.5, "other": 1.05}))
     said = families.finding(drawn[drawn["where"] == "one"])
     assert said.startswith("At 2,048 tokens, 2 of 4 layers grow about as n, 1 about as n² and 1 in between")
     assert "square (4.19 ms) takes 2,048 times as long as line (2.05 µs)" in said
 
 
-def test_the_chart_is_a_chart(times):
+def test_chart_has_room_for_every_name(times):
     spec = families.chart(families.rows(times)).to_dict()
     assert spec["height"] >= families.NAME_HEIGHT * times["layer"].nunique()
     assert len(spec["layer"]) == 4

@@ -12,7 +12,7 @@ from costmodel.tables import read_as_written, read_table
 TEXT = "id,m,kind\n007,1,NA\n010,,b\n"
 
 
-def test_columns_are_of_the_kind_that_is_asked_for(tmp_path):
+def test_requested_columns_are_text_or_numbers_and_others_as_written(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text(TEXT, encoding="utf-8")
     inferred, written = read_table(path), read_as_written(path, ["kind"], ["m"])
@@ -22,11 +22,11 @@ def test_columns_are_of_the_kind_that_is_asked_for(tmp_path):
         assert table["m"].isna().tolist() == [False, True]
         assert table["m"].dtype == float
         assert table["kind"].isna().tolist() == [True, False]
-    # A column that is not asked for has no empty cells, whatever it says.
+    # A column that is not requested has no missing values, whatever its text.
     assert read_as_written(path, [], ["m"])["kind"].tolist() == ["NA", "b"]
 
 
-def test_the_ending_of_a_table_may_be_in_capitals(tmp_path):
+def test_file_ending_may_be_in_capitals(tmp_path):
     table = pd.DataFrame({"op": ["gemm", "bmm"]})
     table.to_parquet(tmp_path / "A.PARQUET")
     for found in (read_table(tmp_path / "A.PARQUET"), read_as_written(tmp_path / "A.PARQUET", [], [])):
@@ -44,7 +44,7 @@ def test_the_ending_of_a_table_may_be_in_capitals(tmp_path):
         ("m,n\n1,2\n4,5,6\n", "not a readable table"),
     ],
 )
-def test_what_is_no_table_is_refused_by_name(tmp_path, text, says):
+def test_invalid_table_is_refused_by_name(tmp_path, text, says):
     path = tmp_path / "a.csv"
     path.write_text(text, encoding="utf-8")
     for read in (read_table, lambda path: read_as_written(path, [], ["m"])):
@@ -52,12 +52,12 @@ def test_what_is_no_table_is_refused_by_name(tmp_path, text, says):
             read(path)
 
 
-def test_columns_without_a_name_may_be_many(tmp_path):
+def test_several_columns_may_have_no_name(tmp_path):
     (tmp_path / "a.csv").write_text("m,,\n1,2,3\n", encoding="utf-8")
     assert len(read_table(tmp_path / "a.csv").columns) == 3
 
 
-def test_a_pipe_is_a_csv_that_is_read_once(tmp_path):
+def test_pipe_is_read_as_a_csv_and_only_once(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_text, args=(TEXT,))

@@ -1,4 +1,4 @@
-"""Our units against pint's, and text against numbers."""
+"""Units against pint, and numbers read from text and written as text."""
 
 import math
 
@@ -30,7 +30,7 @@ def registry():
 
 
 @pytest.mark.parametrize("unit", sorted(units.UNITS))
-def test_every_unit_against_pint(registry, unit):
+def test_every_unit_has_pints_scale(registry, unit):
     dimension, scale = units.UNITS[unit]
     # pint knows kB only; vendors write KB for the same.
     theirs = f"k{unit[1:]}" if unit in ("KB", "KB/s") else unit
@@ -52,7 +52,7 @@ def test_every_unit_against_pint(registry, unit):
         (".5 s", "s", 0.5),
     ],
 )
-def test_parse(text, dimension, value):
+def test_text_with_a_unit_is_parsed(text, dimension, value):
     assert units.parse(text, dimension) == pytest.approx(value, rel=1e-15)
 
 
@@ -96,7 +96,7 @@ def test_rendered_text_parses_to_the_same_number(value, dimension):
         (math.inf, "bytes/s", "inf B/s"),
     ],
 )
-def test_render(value, dimension, text):
+def test_numbers_are_rendered_with_a_unit(value, dimension, text):
     assert units.render(value, dimension) == text
 
 
@@ -119,5 +119,5 @@ def test_sizes_have_all_their_digits(value, text):
 
 
 @given(whole=st.integers(-(2**53), 2**53))
-def test_no_two_sizes_look_the_same(whole):
+def test_no_two_sizes_have_the_same_text(whole):
     assert int(units.in_full(float(whole))) == whole

@@ -1,4 +1,4 @@
-"""Wheel and source distribution: all that is needed is inside, and it works elsewhere."""
+"""Wheel and source distribution: every file needed is inside, and the package works elsewhere."""
 
 import re
 import shutil
@@ -58,8 +58,8 @@ def test_licence_and_notice_are_inside(wheel):
     assert {"LICENSE", "NOTICE", "METADATA", "entry_points.txt"} <= set(inside)
 
 
-def test_a_source_distribution_has_the_whole_suite(tmp_path):
-    """By themselves, setuptools take the tests whose names they know, without what those import."""
+def test_source_distribution_has_the_whole_suite(tmp_path):
+    """By default setuptools includes tests by their names, but not the modules that they import."""
     pytest.importorskip("setuptools", minversion="77", reason="building needs setuptools >= 77")
     source = tmp_path / "source"
     folders = (*INSTALLED, "tests", "docs", "benchmarks")
@@ -86,10 +86,10 @@ def test_a_source_distribution_has_the_whole_suite(tmp_path):
 
 @pytest.fixture(scope="module")
 def bare(wheel, tmp_path_factory) -> Path:
-    """Return the interpreter of an environment with the wheel in it, and nothing of this checkout.
+    """Return the interpreter of an environment that has the wheel and nothing of this checkout.
 
-    The dependencies are lent by this environment's folder, whose editable install is not followed:
-    a path in a .pth file is searched, the .pth files inside it are not read.
+    Dependencies come from this environment's folder through a .pth file. The editable install there is not
+    followed, because .pth files inside such a folder are not read.
     """
     folder = tmp_path_factory.mktemp("elsewhere") / "env"
     venv.create(folder, with_pip=False)
@@ -102,7 +102,7 @@ def bare(wheel, tmp_path_factory) -> Path:
     return python
 
 
-def test_the_readmes_example_runs_elsewhere(bare, tmp_path):
+def test_readmes_example_runs_from_the_wheel(bare, tmp_path):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     code, output = re.findall(r"```python\n(.*?)```\s*```text\n(.*?)```", text, re.DOTALL)[0]
     ended = subprocess.run([bare, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -114,7 +114,7 @@ def test_the_readmes_example_runs_elsewhere(bare, tmp_path):
     assert all(path.startswith(str(bare.parents[1])) for path in where.stdout.split())
 
 
-def test_the_command_runs_elsewhere(bare, tmp_path):
+def test_command_runs_from_the_wheel(bare, tmp_path):
     words = ["predict", "lstm", "-m", "h200-sxm", "-D", "batch=8", "seq=64", "hidden=256", "--json"]
     ended = subprocess.run(
         [bare.parent / "costmodel", *words], cwd=tmp_path, capture_output=True, text=True, check=False

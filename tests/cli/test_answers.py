@@ -1,4 +1,4 @@
-"""What each command says when asked rightly."""
+"""What each command answers to a valid question."""
 
 import io
 import json
@@ -41,7 +41,7 @@ PROMISED = (
 )
 
 
-def test_predict_json_is_one_object_with_all_that_was_promised(costmodel):
+def test_predict_json_is_one_object_with_every_promised_key(costmodel):
     ended = costmodel("predict", *FLASH, "seq=8192", "--json")
     assert (ended.status, ended.err) == (0, "")
     answer = json.loads(ended.out)
@@ -52,7 +52,7 @@ def test_predict_json_is_one_object_with_all_that_was_promised(costmodel):
     assert answer["shapes"]["seq_kv"] == 8192
 
 
-def test_kernels_that_run_zero_times_are_told_to_programs_alone(costmodel):
+def test_kernels_that_do_not_run_are_in_json_alone(costmodel):
     one = ("predict", "lstm", "-m", "h200-sxm", "-D", "batch=8", "hidden=1024", "seq=512")
     assert "layers 2…L" not in costmodel(*one).out
     assert "layers 2…L" in costmodel(*one, "num_layers=2").out
@@ -60,7 +60,7 @@ def test_kernels_that_run_zero_times_are_told_to_programs_alone(costmodel):
     assert [phase["repeats"] for phase in phases] == [1, 0, 1]
 
 
-def test_a_crossover_says_of_each_layer_what_its_times_rest_on(costmodel):
+def test_crossover_states_rung_and_constants_of_each_layer(costmodel):
     shapes = ("--over", "seq", "-m", "h200-sxm", "-D", "batch=8", "hidden=1024", "heads=16", "head_dim=64")
     lines = costmodel("crossover", "lstm", "tiled-attention", *shapes).out.splitlines()[1:3]
     assert [line.partition(", ")[0] for line in lines] == [
@@ -71,20 +71,20 @@ def test_a_crossover_says_of_each_layer_what_its_times_rest_on(costmodel):
     assert alike[1] == "rung bound, constants from none"
 
 
-def test_whole_sizes_and_counts_of_a_sweep_are_written_whole(costmodel, tmp_path):
+def test_whole_numbers_of_a_sweep_are_written_without_decimals(costmodel, tmp_path):
     shapes = ("-m", "h200-sxm", "-D", "seq=128,512", "batch=8", "hidden=64", "heads=2", "head_dim=64")
     words = ("sweep", "lstm", "tiled-attention", *shapes)
     costmodel(*words, "-o", tmp_path / "sweep.csv")
     text = (tmp_path / "sweep.csv").read_text(encoding="utf-8")
     assert text == costmodel(*words).out
-    # Sizes that one of the layers does not have, too; the time of none is whole.
+    # Also in columns of sizes that one layer lacks; no time here happens to be whole.
     assert not re.search(r"\.0\b", text)
     rows = json.loads(costmodel(*words, "--json").out)
     assert [repr(row["seq"]) for row in rows] == ["128", "512"] * 2
     assert [repr(row["heads"]) for row in rows] == ["None", "None", "2", "2"]
 
 
-def test_every_spelling_of_the_sizes_is_the_same_question(costmodel):
+def test_every_spelling_of_sizes_gives_the_same_answer(costmodel):
     spellings = [
         ["-D", "batch=8", "-D", "seq=128", "-D", "hidden=64"],
         ["-D", "batch=8", "seq=128", "hidden=64"],
@@ -97,7 +97,7 @@ def test_every_spelling_of_the_sizes_is_the_same_question(costmodel):
     assert len(answers) == 1
 
 
-def test_a_list_of_sizes_is_an_array_of_answers(costmodel):
+def test_list_of_sizes_gives_an_array_of_answers(costmodel):
     answer = json.loads(costmodel("predict", *FLASH, "seq=1024,2048,4096", "--json").out)
     times = np.array(answer["seconds"])
     assert times[1:] / times[:-1] == pytest.approx(4.0)  # quadratic where compute binds
@@ -140,7 +140,7 @@ def test_options_and_what_if_change_the_answer(costmodel):
     assert seconds("--device-set", "bf16=1.9788 PFLOP/s") == pytest.approx(seconds() / 2)
 
 
-def test_a_kernel_that_is_named_is_the_one_that_is_timed(costmodel):
+def test_named_kernel_is_the_one_predicted(costmodel):
     sizes = ("-m", "b200-sxm", "-D", "batch=4", "heads=32", "seq=8192", "head_dim=128", "--json")
     times = {
         (command, kernel): json.loads(costmodel(command, "tiled-attention[bf16]", *sizes, *kernel).out)[
@@ -153,7 +153,7 @@ def test_a_kernel_that_is_named_is_the_one_that_is_timed(costmodel):
         assert times[command, ("--kernel", "fa2")] > 2 * times[command, ()]
 
 
-def test_a_model_over_several_devices_is_explained(costmodel):
+def test_explain_takes_a_model_on_several_devices(costmodel):
     asked = ("llama-2-70b", "--use", "decode", "-m", "h100-sxm", "--tensor", "8", "--json", "-D", "batch=16")
     explained = json.loads(costmodel("explain", *asked, "seq_kv=2048").out)
     shown = json.loads(costmodel("model", *asked, "seq=2048").out)
@@ -163,8 +163,8 @@ def test_a_model_over_several_devices_is_explained(costmodel):
     assert (refused.status, "--tensor applies to a model" in refused.err) == (2, True)
 
 
-def test_predict_says_what_is_reached_of_the_device(costmodel):
-    """At rung bound a product that its arithmetic limits is at the peak, a norm at the bandwidth."""
+def test_predict_states_the_rate_reached_and_its_share(costmodel):
+    """At rung bound a compute-limited product reaches the peak, and a norm the bandwidth."""
     product = costmodel(
         "predict", "matmul", "-m", "h200-sxm", "--rung", "bound", "-D", "m=8192", "n=8192", "k=8192"
     )
@@ -173,8 +173,8 @@ def test_predict_says_what_is_reached_of_the_device(costmodel):
     assert re.search(r"reaches +4.8 TB/s, 100.0% of hbm\n", norm.out)
 
 
-def test_what_the_memory_does_not_hold_is_said(costmodel):
-    """Scores of 65,536² in 16 bits are 8.6 GB a head, and T4 has 16 GB."""
+def test_predict_says_what_does_not_fit_the_memory(costmodel):
+    """Scores of 65,536² in 16 bits are 8.6 GB a head; T4 has 16 GB."""
     words = ("predict", "dense-attention", "-m", "t4", "--rung", "bound", "--set", "dtype=fp16")
     sizes = ("-D", "batch=1", "heads=4", "head_dim=64")
     assert "does not fit the device's memory of 16 GB" in costmodel(*words, *sizes, "seq=65536").out
@@ -184,8 +184,8 @@ def test_what_the_memory_does_not_hold_is_said(costmodel):
 
 
 @pytest.mark.parametrize("command", ["sweep", "crossover"])
-def test_a_size_of_one_layer_that_another_takes_too_is_said(costmodel, command):
-    """Mamba's inner width is twice the model's: an LSTM's width is none of it."""
+def test_size_that_overrides_another_layers_default_is_warned_of(costmodel, command):
+    """Mamba's inner width defaults to twice the model's, which an LSTM's `hidden` would override."""
     over = ("seq=64",) if command == "sweep" else ()
     more = () if command == "sweep" else ("--over", "seq", "--of", "flops")
     words = (command, "lstm", "mamba", "-m", "h200-sxm", *more, "-D", "batch=1", "d_model=512", *over)
@@ -193,21 +193,21 @@ def test_a_size_of_one_layer_that_another_takes_too_is_said(costmodel, command):
     assert costmodel(*words, "hidden=1024").err == ""
 
 
-def test_explain_has_each_limit_alone(costmodel):
+def test_explain_states_the_time_of_each_limit_alone(costmodel):
     words = ("explain", "matmul", "-m", "h200-sxm", "-D", "m=64", "n=4096", "k=4096")
     answer = json.loads(costmodel(*words, "--json").out)
     assert {"hbm", "matrix:bf16", "l2"} <= set(answer["limits_s"])
     assert all(limit in costmodel(*words).out for limit in answer["limits_s"])
 
 
-def test_a_size_may_be_called_as_an_option_is(costmodel):
+def test_size_may_have_the_name_of_an_option(costmodel):
     words = ("-m", "h200-sxm", "-D", "batch=1", "seq=64", "d_model=64", "state=32", "--state", "cold")
     answer = json.loads(costmodel("predict", "mamba", *words, "--json").out)
     assert (answer["shapes"]["state"], answer["state"]) == (32, "cold")
     assert "state_size" in costmodel("sweep", "mamba", *words).out
 
 
-def test_a_spec_file_serves_as_a_device(costmodel, tmp_path):
+def test_spec_file_is_accepted_as_a_device(costmodel, tmp_path):
     source = next(p for p in cm.hardware.loader.FOLDER.glob("nvidia/t4.yaml"))
     copy = tmp_path / "t4.yaml"
     copy.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
@@ -218,8 +218,8 @@ def test_a_spec_file_serves_as_a_device(costmodel, tmp_path):
     )
 
 
-def test_a_device_measured_here_is_listed(costmodel, tmp_path, monkeypatch):
-    """Errors say that `costmodel devices` lists all, and each after the first is found like the first."""
+def test_device_measured_here_is_listed_and_found(costmodel, tmp_path, monkeypatch):
+    """Errors refer to `costmodel devices` for all names; every device after -m is found like the first."""
     shipped = (Path(cm.hardware.__file__).parent / "nvidia" / "t4.yaml").read_text("utf-8")
     own = tmp_path / "costmodel" / "nvidia-my-big-one.yaml"
     own.parent.mkdir()
@@ -253,7 +253,7 @@ def test_devices_have_peaks_bandwidth_ridge_and_rung(costmodel):
     assert "TFLOP/s" in units
 
 
-def test_layers_come_with_sizes_options_and_source(costmodel):
+def test_layers_are_listed_with_sizes_options_and_source(costmodel):
     rows = {row["layer"]: row for row in json.loads(costmodel("layers", "--json").out)}
     assert sorted(rows) == cm.layers.available()
     assert rows["lstm"]["required"] == ["batch", "seq", "hidden"]
@@ -277,7 +277,7 @@ def test_show_gives_formulas_units_source_and_growth(costmodel, layer):
     assert all(f"\n  {option}=" in text for option in answer["options"])
 
 
-def test_show_knows_what_grows_how(costmodel):
+def test_show_states_degrees_and_latex(costmodel):
     counts = json.loads(costmodel("show", "dense-attention", "--json").out)["counts"]
     assert counts["matrix_flops"]["degrees"]["head_dim"] == "1"
     lstm = json.loads(costmodel("show", "lstm", "--json").out)["counts"]
@@ -293,7 +293,7 @@ GRID = ("-D", "seq=128..1024:log2", "batch=8", "hidden=256")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_sweep_writes_what_the_library_says(costmodel, tmp_path, suffix):
+def test_sweep_writes_the_librarys_table(costmodel, tmp_path, suffix):
     path = tmp_path / f"sweep{suffix}"
     ended = costmodel(*SWEEP, *GRID, "-o", path)
     assert (ended.status, ended.out, ended.err) == (0, "", "")
@@ -320,7 +320,7 @@ def test_sweep_takes_several_devices_after_one_m_and_prints_csv(costmodel):
     assert rows[0]["seconds"] > 0
 
 
-def test_a_sweep_has_the_columns_that_are_wanted(costmodel, tmp_path):
+def test_sweep_has_only_the_requested_columns(costmodel, tmp_path):
     words = ("sweep", "lstm", "-m", "h200-sxm", "--rung", "bound", "-D", "seq=64,128", "batch=1", "hidden=64")
     columns = ("--columns", "seq,layer,seconds")
     printed = pd.read_csv(io.StringIO(costmodel(*words, *columns).out))
@@ -352,7 +352,7 @@ def test_crossover_answers_a_size_never_or_always(costmodel):
     assert "rung bound, constants from none" in timed.out
 
 
-def test_layers_may_carry_their_own_options(costmodel):
+def test_layers_may_have_options_in_brackets(costmodel):
     layers = ("lstm[bias=false]", "lstm[fp16,bidirectional=true]")
     counted = ("--over", "seq", "--of", "flops", "-D", "batch=1", "hidden=8", "--json")
     answer = json.loads(costmodel("crossover", *layers, *counted).out)
@@ -377,7 +377,7 @@ def test_check_lists_every_fault_with_its_line(costmodel, tmp_path):
     assert wanted in [fault["line"] for fault in answer["faults"]]
 
 
-def test_score_adds_predictions_and_says_how_far_off(costmodel, tmp_path):
+def test_score_adds_predictions_and_prints_their_errors(costmodel, tmp_path):
     table, out = tmp_path / "measured.csv", tmp_path / "scored.csv"
     pd.DataFrame(
         {
@@ -398,7 +398,7 @@ def test_score_adds_predictions_and_says_how_far_off(costmodel, tmp_path):
     assert sum(row["rows"] for row in rows) == 3
 
 
-def test_score_says_where_columns_went_whose_names_it_needs(costmodel, tmp_path):
+def test_score_says_which_columns_it_renamed(costmodel, tmp_path):
     table, out = tmp_path / "measured.csv", tmp_path / "scored.csv"
     table.write_text(
         "gpu,op,dtype,m,n,reason,seconds\nh200-sxm,softmax,bf16,64,64,slow,7\n", encoding="utf-8"
@@ -413,7 +413,7 @@ def test_score_says_where_columns_went_whose_names_it_needs(costmodel, tmp_path)
 
 @pytest.mark.parametrize("asked", [(), ("--json",)])
 def test_score_says_which_latency_it_does_not_read(costmodel, tmp_path, asked):
-    """A table of microseconds has no errors, and is not taken for one without measurements."""
+    """A table in microseconds gives no errors, and must not pass for one without measurements."""
     table, out = tmp_path / "measured.csv", tmp_path / "scored.csv"
     table.write_text("gpu,op,dtype,m,n,latency_us\nh200-sxm,softmax,bf16,64,64,7\n", encoding="utf-8")
     ended = costmodel("score", table, "-o", out, *asked)
@@ -421,7 +421,7 @@ def test_score_says_which_latency_it_does_not_read(costmodel, tmp_path, asked):
     assert ended.err == "costmodel: no errors: they need latency_s, in seconds; the table has latency_us\n"
 
 
-def test_version_is_the_packages(costmodel):
+def test_version_is_that_of_the_package(costmodel):
     assert costmodel("--version").out == f"costmodel {cm.__version__}\n"
 
 
@@ -435,7 +435,7 @@ MADE = {
 
 
 @pytest.mark.parametrize("what", MADE)
-def test_every_answer_names_the_program_and_the_spec_it_was_made_with(costmodel, what):
+def test_every_answer_states_version_and_spec_hash(costmodel, what):
     h200 = cm.hardware.load("h200-sxm")
     answer = json.loads(costmodel(*MADE[what], "--json").out)
     assert answer["schema"] >= 1
@@ -446,8 +446,8 @@ def test_every_answer_names_the_program_and_the_spec_it_was_made_with(costmodel,
 PLAN = ("plan", "gpt2", "-m", "h200-sxm", "--devices", "8", "-D", "batch=64", "seq=512", "--rung", "bound")
 
 
-def test_a_plan_says_how_long_a_whole_training_takes(costmodel):
-    """Tokens over tokens a second; devices and their price go by the hour."""
+def test_plan_states_time_and_cost_of_a_whole_training(costmodel):
+    """Tokens over tokens per second; devices and their price are per hour."""
     (best, *_) = json.loads(costmodel(*PLAN, "--tokens", "1e12", "--json").out)
     days = 1e12 / (64 * 512 / best["seconds"]) / 86400
     assert best["training_days"] == pytest.approx(days)
@@ -458,14 +458,14 @@ def test_a_plan_says_how_long_a_whole_training_takes(costmodel):
     )
 
 
-def test_a_plan_names_the_program_and_the_spec_it_was_made_with(costmodel):
+def test_plan_states_version_and_spec_hash(costmodel):
     words = ("plan", "gpt2", "-m", "h200-sxm", "--devices", "8", "-D", "batch=8", "seq=128")
     h200 = cm.hardware.load("h200-sxm")
     assert costmodel(*words).out.endswith(f"\ncostmodel {cm.__version__}, spec {h200.spec_hash}\n")
 
 
-def test_a_plan_says_once_what_all_layouts_share(costmodel):
-    """Its table has room for what tells them apart; a step's energy has a prefix."""
+def test_plan_states_shared_settings_once_above_its_table(costmodel):
+    """The table has columns only for what differs."""
     rows = json.loads(costmodel(*PLAN, "--json").out)
     lines = costmodel(*PLAN).out.splitlines()
     headers = next(line for line in lines if line.startswith("tensor"))
@@ -475,30 +475,30 @@ def test_a_plan_says_once_what_all_layouts_share(costmodel):
         assert (name.replace("_", " ") in headers) != alike
     assert lines[1].startswith("all with ")
     assert not re.search(r"True|False|e\+", "".join(lines))
-    # One layout shares nothing with others.
+    # A single layout has nothing to share.
     assert costmodel(*PLAN, "--top", "1").out.splitlines()[1].startswith("tensor")
 
 
-def test_predict_says_what_goes_over_links(costmodel):
+def test_predict_states_the_rate_over_links(costmodel):
     words = ("predict", "collective", "-m", "a100-sxm-80gb", "-D", "m=4096", "n=4096", "devices=8")
     answer = json.loads(costmodel(*words, "--json").out)
     rate = answer["link_bytes"] / answer["seconds"] / 1e9
     assert f"reaches      {rate:.4g} GB/s over links; " in costmodel(*words).out
 
 
-def test_show_has_braces_in_latex_alone(costmodel):
+def test_show_has_braces_only_in_latex(costmodel):
     assert "kv_heads (h_kv)" in costmodel("show", "tiled-attention").out
     assert "kv_heads (h_{kv})" in costmodel("show", "tiled-attention", "--latex").out
 
 
-def test_a_device_alone_exchanges_nothing_in_no_time(costmodel):
+def test_collective_on_one_device_takes_no_time(costmodel):
     ended = costmodel("predict", "collective", "-m", "h200-sxm", "-D", "m=8", "n=8", "devices=1")
     assert (ended.status, ended.err) == (0, "")
     assert "time         0 s" in ended.out
     assert "reaches" not in ended.out
 
 
-def test_explain_says_how_many_devices_share_a_model(costmodel):
+def test_explain_states_how_many_devices_share_a_model(costmodel):
     sizes = ("-D", "batch=1", "seq_kv=64")
     words = ("explain", "gpt2", "--use", "decode", "-m", "h200-sxm", *sizes, "--tensor", "2")
     assert "decode[bf16] on each of 2 × nvidia/h200-sxm in one node: " in costmodel(*words).out

@@ -1,4 +1,4 @@
-"""Every command's help has an example, and it runs as written."""
+"""Every command's help has an example, and the example runs as written."""
 
 import inspect
 import json
@@ -26,7 +26,7 @@ def example(text: str) -> list[str]:
 
 @pytest.fixture
 def desk(tmp_path, monkeypatch, costmodel):
-    """Work in a folder with the files that examples speak of."""
+    """Work in a folder with the files that the examples name."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(cm.hardware.loader.FOLDER / "nvidia" / "t4.yaml", "t4.yaml")
     row = {"gpu": "h200-sxm", "op": "gemm", "dtype": "bf16", "m": 64, "n": 64, "k": 64, "latency_s": 5e-6}
@@ -41,12 +41,12 @@ def desk(tmp_path, monkeypatch, costmodel):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("report", "validate")])
-def test_the_example_in_the_help_runs(costmodel, desk, name):
+def test_example_in_the_help_runs(costmodel, desk, name):
     ended = costmodel(*example(costmodel(name, "--help").out))
     assert (ended.status, ended.err) == (0, "")
 
 
-def test_the_example_of_report_runs_on_that_of_sweep(costmodel, desk):
+def test_example_of_report_runs_on_the_output_of_sweeps(costmodel, desk):
     pytest.importorskip("vl_convert", reason="a page needs the extra costmodel[report]")
     for name in ("sweep", "report"):
         ended = costmodel(*example(costmodel(name, "--help").out))
@@ -58,8 +58,8 @@ def _no_page(*_, **__):
     raise CostmodelError("no page")
 
 
-def test_devices_that_lend_constants_are_named_once(capsys):
-    """A call of several kernels has its constants from several, of which one may be the device itself."""
+def test_devices_whose_constants_are_used_are_named_once(capsys):
+    """A call of several kernels may have constants of several devices, one of them the device itself."""
     origins = ["self", "nvidia/a, self", "nvidia/a, nvidia/b", "none, nvidia/b", "nvidia/a"]
     frame = pd.DataFrame({"constants_from": origins, "seconds": 1.0, "rung": "calibrated"})
     cli_measuring._print_borrowed(frame)
@@ -69,8 +69,8 @@ def test_devices_that_lend_constants_are_named_once(capsys):
     )
 
 
-def test_the_example_of_validate_runs_with_a_smaller_budget(costmodel, desk, monkeypatch):
-    """On eight of its kernels, for seconds: what a minute would do, minus the minute."""
+def test_example_of_validate_runs_with_a_smaller_budget(costmodel, desk, monkeypatch):
+    """On eight of its kernels for five seconds, in place of a minute."""
     pytest.importorskip("torch", reason="measuring needs the extra costmodel[validation]")
     few = plans.plan("cpu", full=False)[:8]
     monkeypatch.setattr(plans, "plan", lambda kind, *, full: few)
@@ -83,11 +83,11 @@ def test_the_example_of_validate_runs_with_a_smaller_budget(costmodel, desk, mon
     # On a busy machine five seconds may be too few.
     assert all("the time was over after" in line for line in ended.err.splitlines())
     assert "held-out shapes" in ended.out
-    # That of a Xeon nothing was measured has to stand beside errors that are the assumptions'.
+    # Nothing was fitted on this Xeon, and the errors of its assumed constants must say so.
     assert "predicted without constants of this device (none: assumed); --fit makes them" in ended.out
     assert Path("validation-cpu.parquet").is_file()
     assert Path("validation-cpu.html").is_file()
-    # Again: that it goes on from there is said to a log as well, and errors before a page that cannot be.
+    # A second run says that it resumes, and prints errors even if the page then fails.
     monkeypatch.setattr(cm.reports, "validation", _no_page)
     ended = costmodel(*words, "--force")
     assert ended.status == 2
@@ -96,8 +96,8 @@ def test_the_example_of_validate_runs_with_a_smaller_budget(costmodel, desk, mon
     assert "held-out shapes" in ended.out
 
 
-def test_a_fit_that_is_refused_takes_nothing_else_along(costmodel, desk, monkeypatch):
-    """Rows of eight products, too few to fit: errors and page are there, and why no constants are is said."""
+def test_refused_fit_leaves_errors_and_page(costmodel, desk, monkeypatch):
+    """Eight products are too few to fit: errors and page are written, and the reason is printed."""
     pytest.importorskip("torch", reason="measuring needs the extra costmodel[validation]")
     few = plans.plan("cpu", full=False)[:8]
     monkeypatch.setattr(plans, "plan", lambda kind, *, full: few)
@@ -109,8 +109,8 @@ def test_a_fit_that_is_refused_takes_nothing_else_along(costmodel, desk, monkeyp
     assert "nothing to write: gemm fp32" in ended.err
 
 
-def test_first_sentences_fit_into_the_list_of_commands():
-    """On a terminal of 80 columns; longer ones end in dots."""
+def test_first_sentences_of_help_fit_into_the_list_of_commands():
+    """On a terminal of 80 columns; longer ones would be truncated."""
     said = {name: inspect.getdoc(command).splitlines()[0] for name, command, _ in COMMANDS}
     assert not {name: text for name, text in said.items() if len(text) > 63 or not text.endswith(".")}
 

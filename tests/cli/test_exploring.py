@@ -44,7 +44,7 @@ def test_bad_input_is_one_clear_line(costmodel, monkeypatch, tmp_path, case):
 
 
 def live(path):
-    """Return what a page's script computes from."""
+    """Return the data that a page's script computes from."""
     text = path.read_text(encoding="utf-8")
     return json.loads(re.findall(r'<script type="application/json" id="store">(.*?)</script>', text)[0])[
         "live"
@@ -62,9 +62,7 @@ def live(path):
         (("lstm", "-m", "a100-sxm-80gb", "h200-sxm"), "nvidia/h200-sxm", "bf16"),
     ],
 )
-def test_a_page_opens_with_a_format_that_its_device_has(
-    costmodel, monkeypatch, tmp_path, words, device, dtype
-):
+def test_page_opens_with_a_format_that_its_device_has(costmodel, monkeypatch, tmp_path, words, device, dtype):
     monkeypatch.chdir(tmp_path)
     assert costmodel("explore", *words, "-o", "page.html").status == 0
     store = live(tmp_path / "page.html")
@@ -72,14 +70,14 @@ def test_a_page_opens_with_a_format_that_its_device_has(
     assert (store["devices"][store["first"]]["name"], formats["first"]) == (device, dtype)
 
 
-def test_formats_that_no_device_has_are_not_offered(costmodel, monkeypatch, tmp_path):
+def test_page_offers_only_formats_that_a_device_has(costmodel, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert costmodel("explore", "lstm", "-m", "v100-sxm2-16gb", "-o", "page.html").status == 0
     formats = next(choice for choice in live(tmp_path / "page.html")["choices"] if choice["name"] == "dtype")
     assert formats["values"] == ["fp32", "fp16"]
 
 
-def test_what_is_asked_for_is_on_the_page(costmodel, monkeypatch, tmp_path):
+def test_page_has_the_layers_devices_sizes_and_title_asked_for(costmodel, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     words = ("gru[bias=false]", "scan", "-m", "t4", "mi300x", "-D", "hidden=96", "--title", "A <b>title</b>")
     assert costmodel("explore", *words, "-o", "page.html").status == 0

@@ -16,7 +16,7 @@ def config(tmp_path, llama):
     return path
 
 
-def test_the_catalogue_is_listed(costmodel):
+def test_catalogue_is_listed(costmodel):
     ended = costmodel("model")
     assert ended.status == 0
     assert "llama-2-7b" in ended.out
@@ -26,7 +26,7 @@ def test_the_catalogue_is_listed(costmodel):
     assert {"model", "title", "parameters", "source"} <= set(rows[0])
 
 
-def test_a_model_without_a_device(costmodel, config):
+def test_model_without_a_device_has_its_parameters_by_part(costmodel, config):
     ended = costmodel("model", config)
     assert ended.status == 0
     assert "tiny: " in ended.out
@@ -36,7 +36,7 @@ def test_a_model_without_a_device(costmodel, config):
 
 
 @pytest.mark.parametrize("use", ["training", "prefill", "decode"])
-def test_times_by_part_and_by_limit(costmodel, config, use):
+def test_times_by_part_and_by_limit_add_up(costmodel, config, use):
     words = ["model", config, "-m", "h200-sxm", "-D", "seq=64", "--use", use, "--rung", "bound"]
     ended = costmodel(*words)
     assert ended.status == 0, ended.err
@@ -49,7 +49,7 @@ def test_times_by_part_and_by_limit(costmodel, config, use):
         assert sum(answer[key].values()) == pytest.approx(answer["seconds"])
 
 
-def test_a_generation(costmodel, config):
+def test_generation_is_the_first_token_and_the_next_ones(costmodel, config):
     words = ["model", config, "-m", "h200-sxm", "-D", "seq=64", "--use", "generation", "--new", "8"]
     ended = costmodel(*words, "--rung", "bound")
     assert ended.status == 0, ended.err
@@ -62,8 +62,8 @@ def test_a_generation(costmodel, config):
     assert re.search(r"all +\d\d,\d{3} s, at least \d\d,\d{3} s\n", hours)
 
 
-def test_a_generation_says_whether_there_is_memory_for_it(costmodel):
-    """The prompt's pass and the last token's cache, as `--use prefill` and the page say."""
+def test_generation_says_whether_it_fits_the_memory(costmodel):
+    """It needs the prompt's pass and the last token's cache, as for `--use prefill` and on the page."""
     words = ["model", "gpt2", "-m", "k40", "--dtype", "fp32", "--rung", "bound", "--use"]
     for batch, fits in ((1, True), (500, False)):
         sizes = ["-D", f"batch={batch}", "seq=1024"]
@@ -80,15 +80,15 @@ def test_a_generation_says_whether_there_is_memory_for_it(costmodel):
     assert not json.loads(longest)["fits"]
 
 
-def test_json_says_of_memory_what_words_say(costmodel):
-    """Between the room there is and all of the memory it said that it fits, and what it lacks."""
+def test_json_and_text_agree_on_whether_it_fits(costmodel):
+    """Between the usable room and all of the memory, JSON once said that it fits and also what it lacks."""
     words = ["model", "llama-3-8b", "-m", "h100-sxm", "-D", "batch=8", "seq=32768", "--rung", "bound"]
     answer = json.loads(costmodel(*words, "--json").out)
     assert answer["footprint_bytes"] < cm.hardware.load("h100-sxm").hbm_capacity
     assert (answer["fits"], bool(answer["lacking"])) == (False, True)
 
 
-def test_each_of_several_devices_has_its_share(costmodel, config):
+def test_tensor_parallel_devices_have_equal_shares(costmodel, config):
     words = ["model", config, "-m", "h200-sxm", "-D", "seq=64", "--use", "decode"]
     one, two = (json.loads(costmodel(*words, "--tensor", n, "--json").out) for n in ("1", "2"))
     assert (one["devices"], two["devices"]) == (1, 2)
@@ -99,7 +99,7 @@ def test_each_of_several_devices_has_its_share(costmodel, config):
         assert (refused.status, refused.err.count("\n")) == (2, 1)
 
 
-def test_training_with_less_kept_takes_less_memory_and_more_time(costmodel, config):
+def test_recomputation_takes_less_memory_and_more_flops(costmodel, config):
     words = ["model", config, "-m", "h200-sxm", "-D", "seq=512", "--use", "training", "--json"]
     kept, again = (json.loads(costmodel(*words, "--recompute", how).out) for how in ("none", "full"))
     assert again["kept_bytes"] < kept["kept_bytes"]
@@ -107,30 +107,30 @@ def test_training_with_less_kept_takes_less_memory_and_more_time(costmodel, conf
     assert kept["lacking"] is None
 
 
-def test_what_does_not_fit_is_said_with_a_remedy(costmodel):
-    """54 caches of 2.147 GB go into 0.92 of 141 GB, less 13.48 GB of weights."""
+def test_what_does_not_fit_is_told_with_a_remedy(costmodel):
+    """By hand: 54 caches of 2.147 GB fit into 0.92 of 141 GB, less 13.48 GB of weights."""
     words = ["model", "llama-2-7b", "-m", "h200-sxm", "--use", "decode", "-D", "seq=4096", "batch=999"]
     out = costmodel(*words, "--rung", "bound").out
     assert "does not fit" in out
     assert "batch=54 would do" in out
 
 
-def test_a_model_that_is_explained_as_a_layer_is_told_what_is_missing(costmodel):
+def test_explaining_a_model_without_a_use_is_refused(costmodel):
     ended = costmodel("explain", "llama-2-7b", "-m", "h200-sxm", "-D", "batch=1", "seq_kv=64")
     assert (ended.status, ended.err.count("\n")) == (2, 1)
     assert "give --use training, prefill or decode" in ended.err
 
 
 @pytest.mark.parametrize("command", ["predict", "show"])
-def test_a_model_given_as_a_layer_is_told_where_it_goes(costmodel, command):
+def test_model_given_as_a_layer_is_refused_with_the_command_for_models(costmodel, command):
     device = ("-m", "h200-sxm") if command == "predict" else ()
     ended = costmodel(command, "llama-2-7b", *device)
     assert (ended.status, ended.err.count("\n")) == (2, 1)
     assert "costmodel model llama-2-7b" in ended.err
 
 
-def test_a_model_is_explained_with_its_options_too(costmodel):
-    """T4 has no bf16, which models are in if nothing is said: only a format makes it explain any."""
+def test_explain_takes_options_of_a_model(costmodel):
+    """T4 has no bf16, the default format of models: it needs --set dtype to explain any."""
     words = (
         "explain",
         "gpt2",
@@ -176,7 +176,7 @@ def test_refusals_are_one_line(costmodel, words, expected):
     assert expected in ended.err
 
 
-def test_weights_and_a_cache_that_are_stored_narrower(costmodel, config):
+def test_narrower_weights_and_cache_move_fewer_bytes(costmodel, config):
     words = ["model", config, "-m", "h200-sxm", "-D", "seq=64", "--use", "decode", "--rung", "bound"]
     plain = json.loads(costmodel(*words, "--json").out)
     stored = json.loads(
@@ -202,14 +202,14 @@ def test_weights_and_a_cache_that_are_stored_narrower(costmodel, config):
         (["--use", "decode", "--group", "32"], "the weights' format too, such as int4"),
     ],
 )
-def test_what_is_stored_in_no_way_is_refused(costmodel, config, words, said):
+def test_invalid_formats_of_weights_and_cache_are_refused(costmodel, config, words, said):
     ended = costmodel("model", config, "-m", "h200-sxm", "-D", "seq=64", *words)
     assert ended.status == 2
     assert said in ended.err
     assert ended.err.count("\n") == 1
 
 
-def test_training_is_explained_in_no_narrower_weights(costmodel):
+def test_explaining_training_with_narrower_weights_is_refused(costmodel):
     ended = costmodel(
         *("explain", "llama-2-7b", "--use", "training", "-m", "h200-sxm"),
         *("-D", "batch=1", "seq=64", "--set", "weights=int4"),

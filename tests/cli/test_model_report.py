@@ -10,13 +10,13 @@ ASKED = ("-m", "h200-sxm", "a100-sxm-80gb", "-D", "seq=64", "--rung", "bound")
 
 @pytest.fixture
 def config(tmp_path, llama):
-    """Return the path of a small configuration, whose name is hostile."""
+    """Return the path of a small configuration whose name is hostile."""
     path = tmp_path / "<img src=x>.json"
     path.write_text(json.dumps(llama), encoding="utf-8")
     return path
 
 
-def test_the_page_is_written_and_kept(costmodel, config, tmp_path, monkeypatch):
+def test_page_is_written_and_not_overwritten(costmodel, config, tmp_path, monkeypatch):
     page = tmp_path / "page.html"
     words = ["model", config, *ASKED, "--use", "decode", "--report", page]
     monkeypatch.setattr(sys, "argv", ["costmodel", *map(str, words)])
@@ -35,8 +35,8 @@ def test_the_page_is_written_and_kept(costmodel, config, tmp_path, monkeypatch):
     assert page.read_text(encoding="utf-8") == text
 
 
-def test_with_json_the_page_is_written_and_its_answers_printed(costmodel, config, tmp_path):
-    """`--json` prints one object, as it does beside every other file that is written."""
+def test_with_json_the_page_is_written_and_its_answers_are_printed(costmodel, config, tmp_path):
+    """As for every other file, `--json` prints one object."""
     page = tmp_path / "page.html"
     ended = costmodel("model", config, *ASKED, "--report", page, "--json")
     assert ended.status == 0, ended.err
@@ -50,7 +50,7 @@ def test_with_json_the_page_is_written_and_its_answers_printed(costmodel, config
     assert all(row["seconds"] >= row["lower_s"] > 0 for row in answer["answers"])
 
 
-def test_a_generation_is_on_the_page(costmodel, config, tmp_path):
+def test_generation_is_on_the_page(costmodel, config, tmp_path):
     page = tmp_path / "page.html"
     words = ["model", config, *ASKED, "--use", "generation", "--new", "20", "--report", page]
     ended = costmodel(*words)

@@ -13,7 +13,7 @@ ROWS = [["nvidia/rtx-pro-6000-server", *("1234.5" for _ in range(8))]]
 
 
 class Terminal:
-    """Standard output that says it is a terminal."""
+    """Standard output that claims to be a terminal."""
 
     encoding = "utf-8"
 
@@ -41,7 +41,7 @@ def test_numbers_are_whole_however_narrow_the_terminal(columns, monkeypatch):
     assert ("─" in terminal.text) == (columns == 300)
 
 
-def test_the_table_of_devices_has_room_on_80_columns(monkeypatch):
+def test_table_of_devices_fits_on_80_columns(monkeypatch):
     monkeypatch.setattr(output.shutil, "get_terminal_size", lambda: os.terminal_size((80, 40)))
     monkeypatch.setattr(sys, "stdout", terminal := Terminal())
     show_devices()
@@ -52,7 +52,7 @@ def test_the_table_of_devices_has_room_on_80_columns(monkeypatch):
     assert h200 in [" ".join(row.split()) for row in rows]
 
 
-def test_words_are_set_to_the_left_and_numbers_to_the_right(capsys):
+def test_words_are_aligned_left_and_numbers_right(capsys):
     rows = [["a", "1 ms", "hbm", "-2 %"], ["bcd", "20 ms", "matrix:bf16", "–"]]
     output.print_table(["what", "time", "limited by", "off"], rows)
     assert capsys.readouterr().out.splitlines() == [
@@ -63,11 +63,11 @@ def test_words_are_set_to_the_left_and_numbers_to_the_right(capsys):
 
 
 @pytest.mark.parametrize(("value", "said"), [(16596.7, "16,597"), (183.94, "183.9"), (0.0512, "0.0512")])
-def test_rates(value, said):
+def test_rates_have_four_significant_digits_and_thousands_separators(value, said):
     assert output.rate(value) == said
 
 
-def test_a_long_line_is_folded_between_words_on_a_terminal_alone(monkeypatch, capsys):
+def test_long_lines_are_folded_between_words_only_on_a_terminal(monkeypatch, capsys):
     line = "    options  " + " ".join(f"option-{i}=value" for i in range(12))
     output.print_folded(line, 13)
     assert capsys.readouterr().out == line + "\n"

@@ -1,4 +1,4 @@
-"""A bad file: every fault is found at once, with its line."""
+"""Checking a spec file: every fault is found at once, with its line."""
 
 import re
 from datetime import UTC, datetime
@@ -81,12 +81,12 @@ FAULTS = [
 ]
 
 
-def test_every_fault_at_once_with_its_line(write):
+def test_every_fault_is_found_at_once_with_its_line(write):
     found = check(write(BAD))
     for line, keys, message in FAULTS:
         matching = [f for f in found if f.line == line and ".".join(f.keys).startswith(keys)]
         assert any(message in fault.message for fault in matching), (line, message, matching)
-    # And nothing else but what follows from a value that is not there.
+    # Nothing else is reported, except what follows from a missing value.
     assert len(found) <= len(FAULTS) + 1, [str(f) for f in found]
     assert [fault.line for fault in found] == sorted(fault.line for fault in found)
 
@@ -98,7 +98,7 @@ def test_loading_a_bad_file_names_the_first_fault_and_the_command(write):
     assert "\n" not in str(caught.value)
 
 
-def test_sound_file_has_no_fault(sound, write):
+def test_valid_file_has_no_fault(sound, write):
     assert check(write(sound)) == []
 
 
@@ -115,7 +115,7 @@ def test_sound_file_has_no_fault(sound, write):
         ("value: 3350 GB/s", "value: 3350 GB", "bytes/s"),
         ("value: 3350 GB/s", "value: 3350", "unit|string"),
         ("value: 3350 GB/s", "value: 33500 GB/s", "above"),
-        # Each alone within what a memory can be, not both together.
+        # Capacity and bandwidth are each possible, but not together.
         ("value: 3350 GB/s", "value: 3.35 GB/s", "read 80 GB in 23.88 s, where HBM3 takes 5 ms to 200 ms"),
         ("value: 3350 GB/s", "value: 335 GB/s", "a slip of a unit"),
         ("value: 700 W", "value: 700 kW", "impossible"),
@@ -124,7 +124,7 @@ def test_sound_file_has_no_fault(sound, write):
         ("kind: SM", "kind: MS", "SM"),
         ("name: nvidia/h100-sxm", "name: H100", "pattern"),
         ("status: assumed", "status: sure", "assumed"),
-        # Ten times too low; a link's directions mistaken for each other; PCI Express with both in one.
+        # Ten times too low; one-way and total of a link confused; PCI Express with both directions added.
         ("value: 989.4 TFLOP/s", "value: 98.94 TFLOP/s", "far below"),
         ("total: {value: 900 GB/s", "total: {value: 450 GB/s", "not twice"),
         ("value: 450 GB/s", "value: 900 GB/s", "not twice"),
@@ -144,8 +144,8 @@ def test_one_slip_is_found_on_its_line(sound, write, old, new, message):
     faults = check(write(sound.replace(old, new, 1)))
     assert any(re.search(message, fault.message) for fault in faults), [str(f) for f in faults]
     if message.startswith(("wanted nv", "wanted NV", "units of")):
-        assert len(faults) == 1  # one slip of these is one fault
-    # A figure of several lines is found at one of them.
+        assert len(faults) == 1  # these slips cause no further faults
+    # The fault of a figure on several lines may be at any of them.
     line = sound[: sound.index(old)].count("\n") + 1
     assert any(abs(fault.line - line) <= 1 for fault in faults), [str(f) for f in faults]
 
@@ -255,7 +255,7 @@ memory:"""
         ({"bf16": 1979, "fp16": 1979}, "bf16"),
     ],
 )
-def test_a_sparse_rate_stands_out_where_the_family_is_not_known(sound, write, rates, suspect):
+def test_sparse_rate_is_found_in_an_unknown_family(sound, write, rates, suspect):
     dense = {"tf32": 494.7, "bf16": 989.4, "fp16": 989.4, "fp8": 1979}
     compute = UNKNOWN_FAMILY.format(**{**dense, **rates})
     text = re.sub(r"compute:\n.*?\nmemory:", compute, sound, count=1, flags=re.DOTALL)
@@ -266,15 +266,15 @@ def test_a_sparse_rate_stands_out_where_the_family_is_not_known(sound, write, ra
 
 
 @pytest.mark.parametrize("family", ["hopper", "other"])
-def test_a_vendor_of_no_family_says_what_its_devices_are_like(sound, write, family):
-    """And its units may be called anything; this year's and next year's devices are there."""
+def test_unknown_vendor_may_use_any_family_and_name_of_units(sound, write, family):
+    """Years from 1990 to the next are valid."""
     text = sound.replace("family: hopper", f"family: {family}").replace("vendor: NVIDIA", "vendor: ACME")
     text = text.replace("name: nvidia/", "name: acme/").replace("kind: SM", "kind: CU")
     for year in (1990, datetime.now(UTC).year + 1):
         assert check(write(text.replace("year: 2022", f"year: {year}"))) == []
 
 
-def test_yaml_bomb_is_refused_unexploded(write):
+def test_yaml_bomb_is_refused_without_expanding_it(write):
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
     faults = check(write("\n".join(lines)))
@@ -298,12 +298,12 @@ def test_yaml_bomb_is_refused_unexploded(write):
         ("? [a, b]\n: c\n", "unknown key"),
     ],
 )
-def test_not_a_spec_at_all(write, text, message):
+def test_text_that_is_no_spec_has_faults(write, text, message):
     faults = check(write(text))
     assert any(message in fault.message for fault in faults), [str(f) for f in faults]
 
 
-def test_files_that_cannot_be_a_spec(tmp_path, write):
+def test_unreadable_files_are_refused(tmp_path, write):
     with pytest.raises(SpecError, match="larger than 256 KiB"):
         check(write("a: b\n" * 100_000))
     with pytest.raises(SpecError, match="No such file"):
@@ -317,7 +317,7 @@ def test_files_that_cannot_be_a_spec(tmp_path, write):
 
 
 @given(st.text(max_size=200))
-def test_any_text_gives_faults_and_no_crash(tmp_path_factory, text):
+def test_any_text_has_faults_and_causes_no_crash(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("any") / "spec.yaml"
     path.write_text(text, encoding="utf-8", errors="replace")
     assert check(path)

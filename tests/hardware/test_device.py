@@ -1,4 +1,4 @@
-"""What a device answers: peaks, memory, provenance, what-if."""
+"""What a device answers: peaks, memory, provenance and what-ifs."""
 
 import math
 import pickle
@@ -15,7 +15,7 @@ from costmodel.hardware import available, load, parse_device_set
 from costmodel.layers import get as get_layer
 
 
-def test_fp32_is_true_fp32_on_the_fastest_engine():
+def test_fp32_peak_is_that_of_the_fastest_engine_without_tf32():
     # AMD MI210 data sheet: 22.6 TFLOP/s vector, 45.3 matrix. NVIDIA has no FP32 matrix rate.
     assert load("amd/mi210").peak("fp32") == 45.3e12
     assert load("amd/mi210").peak("fp32", "vector") == 22.6e12
@@ -41,13 +41,13 @@ def test_peaks_are_dense():
         ("amd/mi210", "tf32", "fp32"),
     ],
 )
-def test_a_format_it_lacks_is_an_error_that_says_what_it_has(name, dtype, has):
+def test_format_that_a_device_lacks_is_refused_with_those_it_has(name, dtype, has):
     with pytest.raises(UnavailableError, match=rf"{name} has no {dtype} rate; it has .*{has}"):
         load(name).peak(dtype)
 
 
-def test_fp16_without_tensor_cores():
-    # P100: twice the fp32 rate. GTX 1080 Ti: 1/64, so that software computes in fp32.
+def test_fp16_peak_without_tensor_cores_is_packed_or_that_of_fp32():
+    # P100: twice the fp32 rate. GTX 1080 Ti: 1/64 of it, so software computes in fp32.
     assert load("nvidia/p100-sxm2-16gb").peak("fp16") == pytest.approx(2 * 10.6e12)
     assert load("nvidia/gtx-1080-ti").peak("fp16") == load("nvidia/gtx-1080-ti").peak("fp32")
 
@@ -62,23 +62,23 @@ def test_elementwise_work_in_a_format_without_a_vector_rate_runs_in_fp32():
         h200.peak("fp4", "matrix")
 
 
-def test_special_functions_are_a_quarter_warp_per_clock():
+def test_special_functions_are_16_per_unit_and_clock():
     # CUDA C++ programming guide, throughput of native arithmetic: 16 per SM and clock on 9.0.
     assert load("nvidia/h100-sxm").peak("fp32", "special") == pytest.approx(132 * 16 * 1.98e9, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", [name for name in available() if name.startswith("google/")])
 def test_fp32_products_are_passes_of_bf16_on_a_tpu(name):
-    """PTX: precision "highest" is six passes; a bound allows the three of "high", which is less than fp32."""
+    """Precision "highest" takes six passes; a bound allows the three of "high", which is less than fp32."""
     tpu = load(name)
     assert tpu.engine("fp32") == "matrix"
     assert tpu.peak("fp32") == tpu.peak("fp32", "matrix") == pytest.approx(tpu.peak("bf16") / 6, rel=2e-3)
     assert tpu.boost_peak("fp32") == pytest.approx(tpu.boost_peak("bf16") / 3, rel=3e-3)
-    # What is no product stays with the vector unit.
+    # Other fp32 work runs on the vector unit.
     assert tpu.peak("fp32", "vector") == tpu.spec.compute.vector["fp32"].si < tpu.peak("fp32")
 
 
-def test_bad_dtype_and_engine():
+def test_unknown_dtype_and_engine_are_refused():
     with pytest.raises(UnknownNameError, match="did you mean 'bf16'"):
         load("nvidia/h200-sxm").peak("bf17")
     with pytest.raises(UnknownNameError, match="unknown engine 'tensor'"):
@@ -96,7 +96,7 @@ CLOCKS = [
 
 
 @pytest.mark.parametrize(("name", "stated", "boost"), CLOCKS)
-def test_boost_peak(name, stated, boost):
+def test_boost_peak_scales_the_stated_peak_by_the_clocks(name, stated, boost):
     device = load(name)
     assert device.peak_clock_ratio == pytest.approx(boost / stated)
     assert device.boost_peak("bf16") == pytest.approx(device.peak("bf16") * boost / stated)
@@ -105,7 +105,7 @@ def test_boost_peak(name, stated, boost):
 
 @pytest.mark.parametrize("engine", [None, "matrix", "vector", "special"])
 @pytest.mark.parametrize("name", ["nvidia/p4", "amd/mi210", "google/tpu-v5e", "cpu/i9-13900k"])
-def test_a_device_has_what_it_states_a_peak_of(name, engine):
+def test_has_agrees_with_peak(name, engine):
     device = load(name)
     for dtype in DTYPES:
         if device.has(dtype, engine):
@@ -124,14 +124,14 @@ def test_boost_is_never_below_the_stated_peak(name):
             assert device.boost_peak(dtype, engine) >= device.peak(dtype, engine) > 0
 
 
-def test_a_bound_takes_an_assumed_rate_at_its_highest():
-    """What nobody published limits no measurement: TPU v6e's vector unit is four units' width, or sixteen."""
+def test_boost_peak_of_an_assumed_rate_is_the_end_of_its_range():
+    """An unpublished rate must not limit a measurement: TPU v6e's vector unit has 4 units' width, or 16."""
     v6e, v5e = load("google/tpu-v6e"), load("google/tpu-v5e")
     rate = v6e.spec.compute.vector["fp32"]
     assert v6e.peak("fp32", "vector") == rate.si
     assert v6e.boost_peak("fp32", "vector") == rate.ends[1] > rate.si
     assert v5e.boost_peak("fp32", "vector") == v5e.peak("fp32", "vector")
-    # A what-if of all rates keeps how unsure they are; one of the rate itself is what it says.
+    # A what-if of all rates keeps their range; one of the rate itself has none.
     assert v6e.replace(units=2).boost_peak("fp32") == pytest.approx(2 * v6e.boost_peak("fp32"))
     assert v6e.replace(fp32="8 TFLOP/s").boost_peak("fp32", "matrix") == 8e12
 
@@ -152,7 +152,7 @@ NATIVE = {
 
 
 @pytest.mark.parametrize(("name", "dtype"), NATIVE.items())
-def test_native_16bit(name, dtype):
+def test_native_16bit_format(name, dtype):
     assert load(name).native_16bit == dtype
 
 
@@ -161,10 +161,11 @@ def test_native_16bit(name, dtype):
     [("rtx-3090", 1.12), ("rtx-4090", 1.116), ("rtx-5090", 1.142), ("l40s", 1), ("h200-sxm", 1)],
 )
 def test_geforce_boards_raise_their_clock_halfway_to_the_drivers_ceiling(name, raised):
+    """By hand, from each spec's boost and highest clock; other boards do not."""
     assert load(name).raised == pytest.approx(raised, abs=2e-3)
 
 
-def test_a_clock_that_is_set_is_held_and_a_multiple_is_raised_as_it_was():
+def test_clock_that_is_set_is_not_raised_and_a_multiple_is():
     geforce = load("rtx-4090")
     assert geforce.replace(clock="2.52 GHz").raised == 1
     assert geforce.replace(clock="2x").raised == pytest.approx(geforce.raised)
@@ -173,8 +174,8 @@ def test_a_clock_that_is_set_is_held_and_a_multiple_is_raised_as_it_was():
 
 
 @pytest.mark.parametrize("name", ["b100", "i9-13900k"])
-def test_a_highest_clock_that_is_no_drivers_ceiling_raises_nothing(name):
-    """B100's bounds an assumed boost; two of a 13900K's cores reach theirs."""
+def test_highest_clock_that_is_no_drivers_ceiling_raises_nothing(name):
+    """B100's only bounds an assumed boost; a 13900K reaches its on two cores alone."""
     device = load(name)
     assert device.spec.clocks.max.si > device.clock_hz
     assert device.raised == 1
@@ -194,18 +195,18 @@ def test_products_without_tensor_cores_are_no_faster_than_their_sums(name, dtype
     assert device.product_peak(dtype) == device.peak(engine)
 
 
-def test_another_name_of_a_format_is_no_other_engine():
+def test_other_names_of_a_format_have_the_same_engine():
     device = load("h200-sxm")
     assert device.engine("torch.bfloat16") == "matrix"
     assert device.product_peak("bfloat16") == device.peak("bf16", "matrix")
 
 
-def test_formats_are_those_it_has_a_rate_of():
+def test_formats_are_those_with_a_rate():
     assert load("p100-pcie-16gb").formats == ("fp64", "fp32", "fp16")
     assert set(load("h200-sxm").matrix_dtypes) < set(load("h200-sxm").formats)
 
 
-def test_memory_levels():
+def test_memory_capacities_are_those_of_the_datasheets():
     h100 = load("nvidia/h100-sxm")
     assert h100.hbm_capacity == 80e9
     assert h100.l2_capacity == h100.llc_capacity == 50 * 2**20
@@ -213,14 +214,14 @@ def test_memory_levels():
     assert h100.onchip_capacity == 132 * (228 + 256) * 2**10
     mi300x = load("amd/mi300x")
     assert (mi300x.l2_capacity, mi300x.llc_capacity) == (32 * 2**20, 256 * 2**20)
-    # Software-managed memory of the chip, shared out over its cores.
+    # The chip's software-managed memory, divided among its cores.
     assert load("google/tpu-v5p").shared_per_unit == 64 * 2**20
     assert load("google/tpu-v5p").l2_capacity == 0
     assert load("google/tpu-v5p").l2_bandwidth is None
     assert load("cpu/epyc-9654").shared_per_unit == 2**20
 
 
-def test_what_is_missing_or_assumed_is_named():
+def test_missing_and_assumed_figures_are_named():
     tpu, h100 = load("google/tpu-v7"), load("nvidia/h100-sxm")
     assert {"clock_base", "l2_capacity", "l2_bandwidth", "tdp", "special_fp32"} <= set(tpu.missing)
     assert h100.missing == ()
@@ -228,7 +229,7 @@ def test_what_is_missing_or_assumed_is_named():
     assert h100.assumed == ("latency.launch", "latency.step")
 
 
-def test_devices_are_values():
+def test_devices_compare_hash_and_pickle_by_value():
     one, other = load("nvidia/h200-sxm"), load("H200")
     assert one == other
     assert len({one, other, load("nvidia/h100-sxm")}) == 2
@@ -237,7 +238,7 @@ def test_devices_are_values():
     assert len({load(name).spec_hash for name in available()}) == len(available())
 
 
-def test_a_network_is_around_a_device_and_no_change_of_it():
+def test_adding_a_network_keeps_the_devices_name():
     alone = load("nvidia/a100-sxm-80gb")
     joined = alone.replace(network="50 GB/s")
     assert joined.spec.links["network"].oneway.si == 50e9
@@ -247,8 +248,8 @@ def test_a_network_is_around_a_device_and_no_change_of_it():
     assert alone.replace(hbm="3 TB/s", network="50 GB/s").name == f"{alone.name}*"
 
 
-def test_a_network_is_no_link_within_a_node():
-    """However fast the port to other nodes: what stays within one goes over the device's own links."""
+def test_network_does_not_replace_links_within_a_node():
+    """However fast the port to other nodes, traffic within a node uses the device's own links."""
     alone = load("nvidia/a100-pcie-80gb")
     joined = alone.replace(network="900 GB/s")
     assert joined.link_bandwidth == alone.link_bandwidth == 32e9
@@ -261,7 +262,7 @@ def test_a_network_is_no_link_within_a_node():
     assert "link" in cpu.missing
 
 
-def test_replace_changes_what_it_names_and_says_so():
+def test_replace_changes_the_named_figures_and_marks_them():
     before = load("nvidia/h200-sxm")
     after = before.replace(hbm="6 TB/s", power="500 W", l2="60 MB", launch="3 us", bf16="1.2 PFLOP/s")
     assert (after.hbm_bandwidth, after.tdp_w, after.l2_capacity) == (6e12, 500, 60e6)
@@ -286,7 +287,7 @@ def test_replacing_units_or_clock_scales_the_rates():
     half = h200.replace(units=66)
     assert half.peak("bf16") == pytest.approx(h200.peak("bf16") / 2)
     assert half.onchip_capacity == h200.onchip_capacity / 2
-    # Stated at another clock than the boost's, rates keep their distance to it.
+    # Rates stated at another clock than boost keep their ratio to the boost rate.
     slow = h200.replace(clock="990 MHz")
     assert slow.peak("bf16") == pytest.approx(h200.peak("bf16") / 2)
     assert slow.boost_peak("bf16") == pytest.approx(h200.boost_peak("bf16") / 2)
@@ -298,13 +299,13 @@ def test_replacing_units_or_clock_scales_the_rates():
     assert h200.replace(units=66, bf16="1 PFLOP/s").peak("bf16") == 1e15
 
 
-def test_links_are_changed_by_whichever_is_the_fastest():
+def test_replacing_link_changes_the_fastest_link():
     h200 = load("h200-sxm")
     faster = h200.replace(link="2x")
     assert faster.link_bandwidth == 2 * h200.link_bandwidth
     assert (
         faster.spec.links[faster.spec.fastest_link].total is None
-    )  # what it adds up to both ways is not known any more
+    )  # the total of both directions is then unknown
     assert faster.spec.links["pcie"] == h200.spec.links["pcie"]
     assert h200.replace(link="300 GB/s").link_bandwidth == 3e11
     with pytest.raises(SpecError, match="no link within a node is known"):
@@ -335,7 +336,7 @@ def test_replace_with_nothing_is_the_same():
         ({"network": "2x"}, SpecError, "figure that the spec lacks"),
     ],
 )
-def test_replace_refuses(changes, error, message):
+def test_replace_refuses_invalid_changes(changes, error, message):
     with pytest.raises(error, match=message) as caught:
         load("nvidia/h200-sxm").replace(**changes)
     assert "\n" not in str(caught.value)
@@ -350,13 +351,13 @@ def test_replace_refuses(changes, error, message):
         ({"bf16": "3x"}, {"bf16": "2968.2 TFLOP/s"}),
     ],
 )
-def test_a_multiple_is_of_what_the_figure_is(multiple, figures):
+def test_multiple_is_relative_to_the_figure(multiple, figures):
     h200 = load("nvidia/h200-sxm")
     by_multiple, by_figure = (h200.replace(**changes).quantities for changes in (multiple, figures))
     assert {n: f.si for n, f in by_multiple.items()} == pytest.approx({n: f.si for n, f in by_figure.items()})
 
 
-def test_the_cache_keeps_up_with_the_memory_unless_it_is_said_how_fast_it_is():
+def test_l2_bandwidth_is_raised_to_the_memorys_unless_given():
     h100 = load("nvidia/h100-sxm")
     faster = h100.replace(hbm="2x")
     assert faster.l2_bandwidth == faster.hbm_bandwidth == 2 * h100.hbm_bandwidth > h100.l2_bandwidth
@@ -368,7 +369,7 @@ def test_the_cache_keeps_up_with_the_memory_unless_it_is_said_how_fast_it_is():
 
 
 @given(st.floats(1e11, 5e13), st.floats(10, 5000), st.integers(1, 1000))
-def test_replace_round_trip(bandwidth, power, count):
+def test_replacing_back_restores_the_ridge(bandwidth, power, count):
     a100 = load("nvidia/a100-sxm-80gb")
     text = units.render(bandwidth, "bytes/s", digits=17)
     device = a100.replace(hbm=text, power=f"{power!r} W", units=count)
@@ -379,7 +380,7 @@ def test_replace_round_trip(bandwidth, power, count):
     assert back.ridge("bf16") == pytest.approx(a100.ridge("bf16"), rel=1e-8)
 
 
-def test_device_set_of_the_command_line():
+def test_device_set_is_parsed_from_the_command_line():
     assert parse_device_set(["hbm=6 TB/s", "power = 500 W"]) == {"hbm": "6 TB/s", "power": "500 W"}
     for bad, message in [("hbm", "NAME=VALUE"), ("hbm=", "NAME=VALUE"), ("hbn=1 TB/s", "did you mean 'hbm'")]:
         with pytest.raises(CostmodelError, match=message):
@@ -388,7 +389,7 @@ def test_device_set_of_the_command_line():
         parse_device_set(["hbm=6 TB/s", "hbm=5 TB/s"])
 
 
-def test_half_of_a_cache_in_two_partitions_holds_what_all_units_read():
+def test_llc_distinct_is_half_of_a_cache_in_two_partitions():
     """A100's whitepaper: each partition caches for the units connected to it."""
     assert load("nvidia/a100-sxm-80gb").llc_distinct == 20 * 2**20
     assert load("nvidia/l40s").llc_distinct == load("nvidia/l40s").l2_capacity
@@ -396,8 +397,8 @@ def test_half_of_a_cache_in_two_partitions_holds_what_all_units_read():
 
 @pytest.mark.parametrize("factor", [1.02, 0.5, 0.05])
 @pytest.mark.parametrize("name", available())
-def test_a_rate_given_is_that_of_the_format_and_of_no_other(name, factor):
-    """Less than what vector units do, too: an H200 of 100 TFLOP/s in bf16 had the 133.8 of those."""
+def test_replacing_a_rate_changes_that_format_alone(name, factor):
+    """Below the vector rate too: an H200 of 100 TFLOP/s in bf16 once had its vector units' 133.8."""
     device = load(name)
     rates = {
         (engine, dtype): rate.si

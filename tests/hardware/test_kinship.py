@@ -43,7 +43,7 @@ def test_nearest_relative(name, nearest, relation):
     assert relatives(name, OPEN)[0] == (nearest, relation)
 
 
-def test_a_line_of_generations():
+def test_generations_are_ranked_by_their_distance():
     others = ["nvidia/b200-sxm", "nvidia/a100-sxm-80gb", "nvidia/v100-sxm2-16gb"]
     assert relatives("nvidia/h200-sxm", others)[0] == ("nvidia/a100-sxm-80gb", "generation")
     assert [name for name, _ in relatives("nvidia/l40s", ["nvidia/a100-sxm-80gb", "nvidia/a40"])] == [
@@ -52,24 +52,24 @@ def test_a_line_of_generations():
     ]
 
 
-def test_the_most_alike_sibling_comes_first():
+def test_most_similar_sibling_comes_first():
     siblings = ["nvidia/a30", "nvidia/a100-pcie-40gb", "nvidia/a100-sxm-80gb"]
     ranked = [name for name, _ in relatives("nvidia/a100-sxm-40gb", siblings)]
     assert ranked == ["nvidia/a100-pcie-40gb", "nvidia/a100-sxm-80gb", "nvidia/a30"]
 
 
-def test_strangers_are_no_relatives():
+def test_unrelated_devices_are_no_relatives():
     assert relatives("google/tpu-v5e", OPEN) == []
     assert relatives("nvidia/h200-sxm", ["nvidia/h200-sxm", "amd/mi210"]) == []
     assert relatives("nvidia/k40", ["nvidia/b200-sxm"]) == [("nvidia/b200-sxm", "vendor")]
 
 
-def test_a_changed_device_is_not_its_own_relative_and_keeps_its_others():
+def test_changed_device_is_not_its_own_relative():
     changed = load("nvidia/h100-sxm").replace(hbm="4 TB/s")
     assert relatives(changed, ["nvidia/h100-sxm", "nvidia/h200-sxm"]) == [("nvidia/h200-sxm", "sibling")]
 
 
-def test_families_name_each_other():
+def test_families_list_the_same_vendors_first_and_none_twice():
     known = families()
     for name, family in known.items():
         assert name not in family.nearest
@@ -79,16 +79,16 @@ def test_families_name_each_other():
 
 
 @pytest.mark.parametrize("device", available())
-def test_other_vendors_families_go_in_the_order_of_the_table(device):
-    """However alike in speed: each comes after all devices of those named before it."""
+def test_other_vendors_families_are_in_the_order_of_the_table(device):
+    """However similar in speed, a device comes after all devices of families named before its own."""
     named = [load(name).family for name, relation in relatives(device, available()) if relation == "foreign"]
     table = families()[load(device).family].nearest
     places = [table.index(family) for family in named]
     assert places == sorted(places)
 
 
-def test_another_vendors_gpu_stands_in_last_and_only_where_it_is_named():
-    """MI210 and A100 are of the same years: products in fp32 32 % off with no constants, 15 with A100's."""
+def test_another_vendors_gpu_comes_last_and_only_where_the_table_names_it():
+    """fp32 products on MI210 were 32 % off without constants and 15 with those of A100, of the same years."""
     others = ["nvidia/a100-sxm-80gb", "nvidia/v100-pcie-32gb", "amd/mi25"]
     assert relatives("amd/mi210", others) == [("amd/mi25", "vendor"), ("nvidia/a100-sxm-80gb", "foreign")]
     mi210 = load("amd/mi210")

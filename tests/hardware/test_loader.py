@@ -1,4 +1,4 @@
-"""Finding a device by name, short name, alias and path."""
+"""Finding a device by its name, short name, alias or path."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ def test_names_are_discovered_and_sorted():
         ("TPU v5e", "google/tpu-v5e"),
         ("tpu7x", "google/tpu-v7"),
         ("i9-13900K", "cpu/i9-13900k"),
-        # What torch.cuda.get_device_name() gives.
+        # As torch.cuda.get_device_name() returns them.
         ("NVIDIA H100 80GB HBM3", "nvidia/h100-sxm"),
         ("NVIDIA GeForce RTX 4090", "nvidia/rtx-4090"),
         ("NVIDIA TITAN X (Pascal)", "nvidia/titan-x-pascal"),
@@ -41,12 +41,12 @@ def test_names_are_discovered_and_sorted():
         ("AMD Instinct MI210", "amd/mi210"),
     ],
 )
-def test_resolve(given, name):
+def test_names_and_aliases_are_resolved(given, name):
     assert resolve(given) == name
     assert load(given).name == name
 
 
-def test_unknown_names_get_the_nearest():
+def test_unknown_name_is_refused_with_the_nearest():
     with pytest.raises(UnknownNameError, match="nvidia/h200-sxm"):
         load("nvidia/h200-smx")
     with pytest.raises(UnknownNameError, match="'a100-pcie-40gb' or 'a100-pcie-80gb' or 'a100-sxm-40gb'"):
@@ -55,13 +55,13 @@ def test_unknown_names_get_the_nearest():
         load("")
 
 
-def test_a_name_of_two_devices_lists_both(monkeypatch):
+def test_name_of_two_devices_is_refused_with_both(monkeypatch):
     monkeypatch.setattr(loader, "_names", lambda: ("amd/x1", "nvidia/x1"))
     with pytest.raises(UnknownNameError, match="not unique: give one of amd/x1, nvidia/x1"):
         resolve("x1")
 
 
-def test_a_path_is_accepted_where_a_name_is(sound, write):
+def test_path_is_accepted_in_place_of_a_name(sound, write):
     path = write(sound)
     assert load(path) == load(str(path)) == load("nvidia/h100-sxm")
     assert isinstance(load(path), Device)
@@ -69,8 +69,8 @@ def test_a_path_is_accepted_where_a_name_is(sound, write):
         load("nowhere/at-all.yaml")
 
 
-def test_another_spec_of_a_shipped_name_is_a_what_if_of_it(tmp_path):
-    """It rests on that device's constants as any what-if does, and is not taken for the device measured."""
+def test_changed_spec_under_a_shipped_name_is_a_what_if(tmp_path):
+    """It takes that device's constants as any what-if does, and is not the device that was measured."""
     shipped = FOLDER / "nvidia" / "h200-sxm.yaml"
     same, other = tmp_path / "same.yaml", tmp_path / "other.yaml"
     text = shipped.read_text(encoding="utf-8")
@@ -85,7 +85,7 @@ def test_another_spec_of_a_shipped_name_is_a_what_if_of_it(tmp_path):
     assert changed.seconds == predict(Matmul(), load("h200-sxm").replace(hbm="2400 GB/s"), **sizes).seconds
 
 
-def test_what_was_measured_here_has_a_name(sound, tmp_path, monkeypatch):
+def test_spec_measured_here_is_found_by_name(sound, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     own = tmp_path / "costmodel" / "nvidia-my-big-one.yaml"
     own.parent.mkdir()
@@ -98,11 +98,11 @@ def test_what_was_measured_here_has_a_name(sound, tmp_path, monkeypatch):
         load("nvidia/my-big-one")
 
 
-def test_a_name_is_loaded_once():
+def test_device_is_loaded_once():
     assert load("nvidia/h200-sxm") is load("H200")
 
 
-def test_listing_and_importing_stay_light():
+def test_listing_devices_imports_no_heavy_package():
     code = (
         "import sys, costmodel.hardware as h; h.available(); "
         "assert not {'pandas', 'torch', 'sympy', 'altair', 'numpy', 'scipy'} & set(sys.modules)"
@@ -117,7 +117,7 @@ def test_listing_and_importing_stay_light():
         ("mi250", ["mi250-gcd"]),
     ],
 )
-def test_a_name_given_in_part_gets_the_whole_ones_first(part, whole):
+def test_part_of_a_name_is_refused_with_the_whole_names_first(part, whole):
     with pytest.raises(UnknownNameError) as error:
         load(part)
     assert f"did you mean {' or '.join(map(repr, whole))}" in str(error.value)

@@ -1,4 +1,4 @@
-"""No measured kernel is faster than the peak that the lower bound rests on."""
+"""No measured kernel is faster than the peak that the lower bound uses."""
 
 import pytest
 import yaml
@@ -18,8 +18,10 @@ GEMM_DTYPES = {
 
 
 @pytest.mark.parametrize("name", available())
-def test_an_engine_does_a_format_at_its_own_rate_and_others_in_fp32(name):
-    """What the file says of a format is its rate; what it says nothing of is done as fp32, but for fp64."""
+def test_engine_has_its_own_rate_of_a_format_or_that_of_fp32(name):
+    """Against the rates in the YAML file; formats without one run as
+    fp32, except on matrix engines and fp64.
+    """
     told = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))["compute"]
     device = load(name)
     rates = {
@@ -40,8 +42,8 @@ def test_an_engine_does_a_format_at_its_own_rate_and_others_in_fp32(name):
                 assert device.peak(dtype, engine) == pytest.approx(rate, rel=1e-12)
 
 
-def test_special_functions_go_by_the_highest_clock_too():
-    """32 results a cycle of 28 SM (CUDA C++ Programming Guide, cc 6.1), stated at 1582 MHz, seen at 1911."""
+def test_boost_peak_of_special_functions_is_at_the_highest_clock():
+    """32 results per cycle on 28 SM (CUDA C++ Programming Guide, cc 6.1): 1582 MHz stated, 1911 observed."""
     device = load("nvidia/gtx-1080-ti")
     assert device.peak("fp32", "special") == pytest.approx(28 * 32 * 1582e6, rel=1e-3)
     assert device.boost_peak("fp32", "special") == pytest.approx(28 * 32 * 1911e6, rel=1e-3)

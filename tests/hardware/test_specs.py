@@ -1,4 +1,4 @@
-"""Every shipped spec is a test, and is held against the tables it was written from."""
+"""Every shipped spec is valid, and has the figures of the tables it was written from."""
 
 import csv
 
@@ -45,19 +45,19 @@ REQUIRED = [
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda p: f"{p.parent.name}/{p.stem}")
-def test_spec_is_sound(path):
+def test_spec_is_valid_and_complete(path):
     assert check(path) == []
     device = load(path)
     assert device.name == f"{path.parent.name}/{path.stem}"
     assert device.family in families()
-    # Not just a peak and a bandwidth: units, clock, two rates, memory, latency and more.
+    # More than a peak and a bandwidth: units, clock, two rates, memory, latency.
     assert len(device.quantities) >= 10
     assert device.units >= 1
     assert device.clock_hz > 0
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda p: f"{p.parent.name}/{p.stem}")
-def test_every_figure_says_where_it_is_from(path):
+def test_every_figure_has_a_source_or_a_reason(path):
     for name, figure in load(path).quantities.items():
         assert set(figure.source) <= set(sources()), name
         if figure.status == "assumed":
@@ -68,7 +68,7 @@ def test_every_figure_says_where_it_is_from(path):
             assert figure.source, name
 
 
-def test_what_has_to_be_there():
+def test_required_devices_are_shipped():
     assert len(available()) >= 45
     assert set(REQUIRED) <= set(available())
 
@@ -86,7 +86,7 @@ def test_names_and_aliases_are_unique():
             assert resolve(label) == name
 
 
-def test_two_gpu_boards_say_what_they_describe():
+def test_specs_of_two_gpu_boards_say_which_part_they_describe():
     assert "board" in load("nvidia/k80").scope
     assert "half" not in load("nvidia/k80").scope
     assert "one GPU of a two-GPU board" in load("nvidia/k80-gpu").scope
@@ -118,8 +118,8 @@ RIDGES = [
 
 
 @pytest.mark.parametrize(("name", "dtype", "ridge"), RIDGES)
-def test_ridge_points(name, dtype, ridge):
-    # The last digit printed decides: half a unit of it.
+def test_ridge_points_are_the_printed_ones(name, dtype, ridge):
+    # Half a unit of the last digit printed.
     tolerance = 0.05 if isinstance(ridge, float) else 0.5
     assert load(name).ridge(dtype) == pytest.approx(ridge, abs=tolerance + 1e-9)
 
@@ -171,7 +171,7 @@ DEPARTURES = {
 }
 
 
-def test_specs_hold_the_figures_of_the_table(shared):
+def test_specs_have_the_figures_of_the_reference_table(shared):
     with open(shared / "reference" / "hardware.csv", encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["field"] in FIELDS and row["value"]]
     wrong = []
@@ -186,8 +186,8 @@ def test_specs_hold_the_figures_of_the_table(shared):
     assert set(wrong) == set(DEPARTURES)
 
 
-def test_of_an_edition_of_its_own_the_figures_go_together():
-    """Memory transfers twice a clock (12,481 MHz, by its driver) over 512 bit; no clock is above 2,430."""
+def test_figures_of_the_server_edition_agree_with_each_other():
+    """Memory transfers twice a clock (12,481 MHz by its driver) over 512 bits; no clock is above 2,430."""
     server = load("nvidia/rtx-pro-6000-server")
     assert server.hbm_bandwidth == pytest.approx(2 * 12481e6 * 512 / 8, rel=1e-3)
     assert server.peak("bf16") == pytest.approx(188 * 1024 * 2430e6, rel=1e-3)
@@ -195,7 +195,7 @@ def test_of_an_edition_of_its_own_the_figures_go_together():
 
 
 @pytest.mark.parametrize("name", ["nvidia/gb200", "nvidia/gb300"])
-def test_the_stated_fp32_rate_of_superchips_is_that_of_152_units(name):
+def test_superchips_have_the_fp32_rate_of_152_units(name):
     superchip = load(name)
     assert superchip.units == 152
     assert superchip.peak("fp32") == pytest.approx(152 * 256 * superchip.clock_hz, rel=5e-3)
@@ -231,7 +231,7 @@ PEERS = {
 }
 
 
-def test_wrong_values_of_peers_do_not_creep_in(shared):
+def test_specs_do_not_have_other_projects_wrong_values(shared):
     with open(shared / "reference" / "spec_disagreements.csv", encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["verdict"].startswith("WRONG")]
     numeric = {}
@@ -248,8 +248,8 @@ def test_wrong_values_of_peers_do_not_creep_in(shared):
         assert held == pytest.approx(float(reference.split()[0]), rel=0.02), key
 
 
-def test_wrong_rows_of_more_than_one_figure():
-    """The rest of the rows with the verdict WRONG: MI300A (no spec), MI325X, L40S."""
+def test_specs_do_not_have_wrong_values_of_several_figures():
+    """The remaining rows with the verdict WRONG: MI300A (no spec), MI325X, L40S."""
     mi325x, l40s = load("amd/mi325x"), load("nvidia/l40s")
     assert (mi325x.hbm_capacity, mi325x.hbm_bandwidth) == (256e9, 6000e9)
     assert (l40s.l2_capacity, l40s.tdp_w) == (96 * 2**20, 350)

@@ -375,7 +375,9 @@ def test_where_not_one_token_fits_what_is_missing_is_said():
     cluster = Cluster(device=A100, devices=1)
     one = Training(model=model, cluster=cluster, layout=Layout(), batch=1, seq=1)
     missing = float(one.memory_bytes) / 1e9 - 0.92 * 80
-    with pytest.raises(CostmodelError, match=f"even 1 does not fit: it needs {missing:.1f} GB more per device"):
+    with pytest.raises(
+        CostmodelError, match=f"even 1 does not fit: it needs {missing:.1f} GB more per device"
+    ):
         longest_sequence(one)
 
 

@@ -33,21 +33,21 @@ def texts(part: str) -> list[str]:
     return [html.unescape(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", body.group(1), re.DOTALL)]
 
 
-def test_every_chart_draws_and_tables_are_as_before(
+def test_every_chart_draws_and_tables_keep_their_text(
     page: reports.Page, drawn: Callable[..., tuple[str, str]]
 ) -> None:
     dom, log = drawn(page.html)
     charts = sum(len(section.figures) for section in page.sections)
     assert attribute(dom, "data-drawn") == str(charts)
     assert "could not be drawn" not in dom
-    # The menu is beside the image, not in it: what is in an image no screen reader finds.
+    # The menu is beside the image, not inside it, where a screen reader would not find it.
     images = re.findall(r'<div class="chart-wrapper[^>]*role="img"[^>]*aria-label="Chart\. [^"]{60,}"', dom)
     assert len(images) == charts
     assert len(re.findall(r'<summary[^>]*aria-label="Save this chart"', dom)) == charts
     assert "Content Security Policy" not in log
     assert "Uncaught" not in log
     assert "Conflicting" not in log
-    # What the script writes is what was written without it: the two have the same format.
+    # The script writes table cells in the format of the page without scripts.
     name = 'id="table-predictions"'
     assert texts(dom[dom.index(name) :]) == texts(page.html[page.html.index(name) :])
     assert {"main memory", "matrix engine, bf16"} < set(texts(dom[dom.index(name) :]))
@@ -62,7 +62,7 @@ def looks(dom: str, name: str) -> dict[str, tuple[str, str]]:
     return dict(zip(labels, symbols, strict=True))
 
 
-#: Picks the second device once the charts of the first are drawn.
+#: Selects the second device once the charts of the first are drawn.
 SECOND = """<script>setTimeout(() => {
   const select = document.querySelector("select[data-pick]");
   select.selectedIndex = 1;
@@ -70,10 +70,10 @@ SECOND = """<script>setTimeout(() => {
 }, 10000);</script>"""
 
 
-def test_a_layer_looks_the_same_in_every_chart(
+def test_layer_has_the_same_colour_and_dashes_in_every_chart(
     table_of: Callable[..., pd.DataFrame], facts: reports.Facts, drawn: Callable[..., tuple[str, str]]
 ) -> None:
-    """Also where others have no line there, as on a device that lacks their number format."""
+    """Also where other layers have no line, as on a device that lacks their number format."""
     names = tuple(f"layer-{i}" for i in range(9))
     table = table_of(layers=names)
     table.loc[table["layer"] == names[0], "matrix_flops"] = 0.0
@@ -95,7 +95,7 @@ def test_a_layer_looks_the_same_in_every_chart(
             assert looks(dom, chart) == left, chart
 
 
-def test_a_choice_in_the_address_is_shown(page: reports.Page, drawn: Callable[..., tuple[str, str]]) -> None:
+def test_choice_in_the_address_is_shown(page: reports.Page, drawn: Callable[..., tuple[str, str]]) -> None:
     dom, _ = drawn(page.html, {"where": "maker/two"})
     figure = next(f for s in page.sections for f in s.figures if f.name == "time")
     findings = re.findall(r'<h3 class="finding"[^>]*>(.*?)</h3>', dom, re.DOTALL)
@@ -106,7 +106,7 @@ def test_a_choice_in_the_address_is_shown(page: reports.Page, drawn: Callable[..
     assert "8.19 ms" not in cells
 
 
-#: Follows each link of the contents, and keeps which headings something else then covers.
+#: Follows each link of the contents and notes the headings that something then covers.
 FOLLOWER = """<script>setTimeout(() => {
   document.documentElement.style.scrollBehavior = "auto";
   const covered = [...document.querySelectorAll("nav a")].filter((link) => {
@@ -120,10 +120,10 @@ FOLLOWER = """<script>setTimeout(() => {
 
 
 @pytest.mark.parametrize("width", [500, 1200])
-def test_a_link_of_the_contents_shows_its_heading(
+def test_link_of_the_contents_leaves_its_heading_visible(
     frames: reports.Frames, drawn: Callable[..., tuple[str, str]], width: int
 ) -> None:
-    """On a telephone the choices stay at the top in three rows."""
+    """On a phone the choices take three rows at the top."""
     text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", reports.story(frames).html)
     body, _, end = text.rpartition("</body>")
     dom, _ = drawn(f"{body}{FOLLOWER}</body>{end}", width=width)
@@ -140,7 +140,7 @@ def test_hostile_names_do_not_run(hostile_page: reports.Page, drawn: Callable[..
 def test_export_has_every_row_and_no_formulas(
     hostile_page: reports.Page, drawn: Callable[..., tuple[str, str]]
 ) -> None:
-    """Click on export, with the page's policy lifted so that the test can listen."""
+    """The test clicks on export, with the page's policy removed so that it can listen."""
     listen = (
         "<script>URL.createObjectURL = blob => { blob.text().then(text => "
         "{ document.documentElement.dataset.csv = text; }); return 'about:blank'; };"
@@ -159,7 +159,7 @@ def test_export_has_every_row_and_no_formulas(
     assert rows[0]["device"] == frame["device"].iloc[0]
 
 
-def test_the_story_draws(frames: reports.Frames, drawn: Callable[..., tuple[str, str]]) -> None:
+def test_charts_of_the_story_draw(frames: reports.Frames, drawn: Callable[..., tuple[str, str]]) -> None:
     page = reports.story(frames)
     dom, log = drawn(page.html, {"where": "P100 · fp32"})
     assert attribute(dom, "data-drawn") == str(sum(len(section.figures) for section in page.sections))

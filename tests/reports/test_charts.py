@@ -1,4 +1,4 @@
-"""Charts are valid, say their units, and their findings are what the rows say when counted by hand."""
+"""Charts compile and have units, and their findings are what the rows say, counted by hand."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def test_axes_have_units(page: reports.Page) -> None:
         assert all(re.search(r"\[.+\]$", title) for title in titles - unitless), (name, titles)
 
 
-def test_page_has_each_row_once(page: reports.Page) -> None:
-    """Specs on the page carry no rows of their own."""
+def test_charts_refer_to_the_pages_rows_and_carry_none(page: reports.Page) -> None:
+    """Otherwise the page would hold each row once per chart."""
     for name in EVERY:
         spec = figure(page, name).spec(page.picks)
         assert spec["data"] == {"name": "rows"}
@@ -102,8 +102,8 @@ def test_bars_and_points_of_many_layers_look_different() -> None:
     assert len(set(zip(*looks, strict=True))) == 49
 
 
-def test_lines_have_one_legend_of_colour_and_dashes(table: pd.DataFrame, facts: reports.Facts) -> None:
-    """With bands and without: a channel whose legend is None takes that of the lines away."""
+def test_lines_have_one_legend_for_colour_and_dashes(table: pd.DataFrame, facts: reports.Facts) -> None:
+    """With and without bands: a channel with legend None would remove the legend of the lines."""
     banded = table.assign(lo80_s=0.9 * table["seconds"], hi80_s=1.1 * table["seconds"])
     for frame in (table, banded):
         page = reports.compare(frame, facts=facts)
@@ -117,8 +117,8 @@ def test_lines_have_one_legend_of_colour_and_dashes(table: pd.DataFrame, facts: 
 # -- findings, against arithmetic on the formulas the rows are made of -----------------------------
 
 
-def test_time_finding(page: reports.Page) -> None:
-    # At 8,192: chain 8.192 ms and GB, pairs 67.1 ms and GB, of 2 GB; ratio 8.192; at 128: 128 µs and 16.4 µs.
+def test_finding_on_time_states_ratio_memory_and_the_fastest(page: reports.Page) -> None:
+    # At 8,192: chain 8.192 ms and GB, pairs 67.1 ms and GB; memory 2 GB. At 128: 128 µs and 16.4 µs.
     assert said(page, "time") == (
         "At 8,192 tokens, chain[bf16] takes 8.19 ms (exceeds memory) and pairs[bf16] 67.1 ms "
         "(exceeds memory), 8.2 times as long; at 128 tokens, pairs[bf16] is fastest"
@@ -126,8 +126,10 @@ def test_time_finding(page: reports.Page) -> None:
     assert "chain[bf16] takes 16.4 ms" in said(page, "time", "maker/two")
 
 
-def test_every_layer_is_named_and_equals_are_equal(table: pd.DataFrame, facts: reports.Facts) -> None:
-    """A third layer that needs 0.2 % more than `pairs` and a hundredth of its memory."""
+def test_finding_on_time_names_every_layer_and_treats_near_times_as_equal(
+    table: pd.DataFrame, facts: reports.Facts
+) -> None:
+    """A third layer needs 0.2 % more time than `pairs`, and a hundredth of its memory."""
     third = table[table["layer"] == "pairs"].assign(layer="near", options="near[bf16]")
     third = third.assign(seconds=1.002 * third["seconds"], footprint_bytes=third["footprint_bytes"] / 100)
     page = reports.compare(pd.concat([table, third]), facts=facts)
@@ -136,7 +138,7 @@ def test_every_layer_is_named_and_equals_are_equal(table: pd.DataFrame, facts: r
     assert text.endswith("at 128 tokens, pairs[bf16] and near[bf16] are fastest")
 
 
-def test_what_memory_does_not_hold_is_drawn_hollow(page: reports.Page) -> None:
+def test_points_that_do_not_fit_the_memory_are_hollow(page: reports.Page) -> None:
     # 2 GB hold both up to 512 of the lengths 128, 512, 2,048 and 8,192; see the finding on memory.
     found = figure(page, "time")
     assert (found.frame["held"] == (found.frame["seq"] <= 512)).all()
@@ -147,7 +149,7 @@ def test_what_memory_does_not_hold_is_drawn_hollow(page: reports.Page) -> None:
     assert hollow.group().count("<path") == 4
 
 
-def test_crossover_finding(page: reports.Page) -> None:
+def test_finding_on_crossovers_states_the_length(page: reports.Page) -> None:
     # 1 µs · n = 1 ns · n² at n = 1000, on both devices: straight lines on log axes, so exact.
     frame = figure(page, "crossovers").frame
     inside = frame[frame["from_seq"] > 128]
@@ -156,10 +158,12 @@ def test_crossover_finding(page: reports.Page) -> None:
     assert said(page, "crossovers") == "In both cases chain[bf16] is fastest from about 1,000 tokens on"
 
 
-def test_crossovers_are_said_by_who_wins_in_the_end(
+def test_finding_on_crossovers_groups_devices_by_the_final_winner(
     table_of: Callable[..., pd.DataFrame], facts: reports.Facts
 ) -> None:
-    """`chain` takes twice as long on the second device, always least on the third, never on the last."""
+    """`chain` takes twice as long on the second device, is always
+    fastest on the third and never on the last.
+    """
     devices = ("maker/one", "maker/two", "maker/three", "maker/four")
     table = table_of(devices=devices)
     factors = {"maker/two": 2.0, "maker/three": 1e-3, "maker/four": 1e3}
@@ -175,7 +179,7 @@ def test_crossovers_are_said_by_who_wins_in_the_end(
     )
 
 
-def test_roofline_finding(page: reports.Page) -> None:
+def test_finding_on_the_roofline_states_shares_of_the_peak(page: reports.Page) -> None:
     # chain: 1e6·n FLOP in 1e-6·n s = 1 TFLOP/s of 10; pairs: 1e4·n² in 1e-9·n² = 10 TFLOP/s.
     assert said(page, "roofline") == "Highest share of peak FLOP/s: pairs[bf16] 100 % and chain[bf16] 10 %"
     assert said(page, "roofline", "maker/two").endswith("pairs[bf16] 50 % and chain[bf16] 5 %")
@@ -189,7 +193,7 @@ def test_roof_is_the_lesser_of_memory_and_engine(page: reports.Page) -> None:
     assert 10.0 in set(roof["intensity"])
 
 
-def test_count_findings(page: reports.Page) -> None:
+def test_findings_on_counts_state_counts_and_ratio(page: reports.Page) -> None:
     assert said(page, "flops") == (
         "At 8,192 tokens, pairs[bf16] computes 671 GFLOP, chain[bf16] 8.19 GFLOP: 82 times as much"
     )
@@ -199,8 +203,8 @@ def test_count_findings(page: reports.Page) -> None:
     )
 
 
-def test_a_size_that_is_no_length_is_not_called_one(table: pd.DataFrame, facts: reports.Facts) -> None:
-    """Of products along m there is no length, no stack and no longest sequence."""
+def test_axis_that_is_no_length_is_not_called_one(table: pd.DataFrame, facts: reports.Facts) -> None:
+    """Along m of a product there is no length, no stack and no longest sequence."""
     page = reports.compare(table.rename(columns={"seq": "m"}), facts=facts)
     assert said(page, "binding").startswith("Most frequent limit over all devices and sizes: ")
     assert said(page, "memory").startswith("Memory of 2 GB holds chain[bf16] up to m = 512; ")
@@ -217,8 +221,8 @@ def test_a_size_that_is_no_length_is_not_called_one(table: pd.DataFrame, facts: 
         ((128, 1024), ["128", "256", "512", "1,024"]),
     ],
 )
-def test_an_axis_over_octaves_has_its_sizes_as_ticks(sizes: tuple[float, ...], labels: list[str]) -> None:
-    """Between 1,024 and 8,192 were ticks at 1,500, 2,500, …: at no size of the table."""
+def test_axis_over_octaves_has_powers_of_two_as_ticks(sizes: tuple[float, ...], labels: list[str]) -> None:
+    """Between 1,024 and 8,192 it once had ticks at 1,500, 2,500, …, which are no sizes of the table."""
     alt = pytest.importorskip("altair")
     frame = pd.DataFrame({"m": sizes, "y": 1.0})
     drawn = alt.Chart(frame).mark_point().encode(style.length_axis("m"), alt.Y("y:Q", axis=None))
@@ -226,21 +230,21 @@ def test_an_axis_over_octaves_has_its_sizes_as_ticks(sizes: tuple[float, ...], l
     assert re.findall(r">([\d,]+)</text>", svg) == labels
 
 
-def test_memory_finding(page: reports.Page) -> None:
+def test_finding_on_memory_states_the_longest_that_fits(page: reports.Page) -> None:
     # 2 GB hold 1e6·n up to 2,000 and 1e3·n² up to 1,414: of the lengths, 512 each.
     assert said(page, "memory") == (
         "Memory of 2 GB holds chain[bf16] up to 512 tokens; pairs[bf16] up to 512 tokens"
     )
 
 
-def test_binding_finding(page: reports.Page) -> None:
+def test_finding_on_limits_states_where_each_layer_is_bound(page: reports.Page) -> None:
     assert said(page, "binding") == (
         "Most frequent limit over all devices and lengths: chain[bf16]: main memory (always); "
         "pairs[bf16]: matrix engine (always)"
     )
 
 
-def test_every_choice_has_its_finding(page: reports.Page) -> None:
+def test_every_choice_has_a_finding(page: reports.Page) -> None:
     for name in EVERY:
         found = figure(page, name).findings(page.picks)
         mine = figure(page, name).picks(page.picks)
@@ -248,7 +252,7 @@ def test_every_choice_has_its_finding(page: reports.Page) -> None:
         assert all(found.values())
 
 
-def test_intervals_are_drawn_where_there_are_any(table: pd.DataFrame, facts: reports.Facts) -> None:
+def test_intervals_are_drawn_if_the_table_has_them(table: pd.DataFrame, facts: reports.Facts) -> None:
     table = table.assign(lo80_s=0.9 * table["seconds"], hi80_s=1.1 * table["seconds"])
     drawn = json.dumps(figure(reports.compare(table, facts=facts), "time").spec(()))
     assert '"area"' in drawn
@@ -257,7 +261,7 @@ def test_intervals_are_drawn_where_there_are_any(table: pd.DataFrame, facts: rep
     )
 
 
-def test_shares_of_time_add_up_and_are_said() -> None:
+def test_shares_of_time_are_computed_and_stated() -> None:
     parts = pd.DataFrame(
         {
             "seq": [128.0, 128.0, 256.0, 256.0],
@@ -273,7 +277,7 @@ def test_shares_of_time_add_up_and_are_said() -> None:
     assert vl_convert.vegalite_to_vega(json.dumps(split.chart(rows).to_dict()))["marks"]
 
 
-def test_what_helps_is_said_by_what_it_takes() -> None:
+def test_finding_on_changes_separates_options_from_figures() -> None:
     changes = pd.DataFrame(
         {
             "where": "one",
@@ -302,8 +306,8 @@ def test_what_helps_is_said_by_what_it_takes() -> None:
     assert vl_convert.vegalite_to_vega(json.dumps(helping.chart(rows).to_dict()))["marks"]
 
 
-def test_most_of_the_time_is_said_from_where_on_it_stays_so() -> None:
-    """A majority that is lost again is none, nor one that the longest length does not have."""
+def test_majority_of_the_time_is_stated_from_where_it_lasts() -> None:
+    """A majority that is lost later, or that the longest length does not have, does not count."""
     seq = [128.0, 256.0, 512.0, 1024.0]
     for shares, said in (
         ((0.6, 0.4, 0.7, 0.8), "block: attention from 512 tokens on"),
@@ -326,7 +330,7 @@ def test_most_of_the_time_is_said_from_where_on_it_stays_so() -> None:
 
 
 @pytest.mark.parametrize("values", [(610e6, 890e6), (2.1e9, 4.9e9), (889e6, 889e6), (1e6, 9e6), (1e3, 1e9)])
-def test_an_axis_over_decades_has_labels_however_short(values: tuple[float, float]) -> None:
+def test_logarithmic_axis_has_labels_however_short(values: tuple[float, float]) -> None:
     alt = style.altair()
     frame = pd.DataFrame({"x": [1.0, 2.0], "bytes": values})
     drawn = (
@@ -335,7 +339,9 @@ def test_an_axis_over_decades_has_labels_however_short(values: tuple[float, floa
     assert re.search(r">[\d.]+[kMG]B</text>", vl_convert.vegalite_to_svg(drawn.to_dict()))
 
 
-def test_whose_constants_is_said(table: pd.DataFrame, facts: reports.Facts, page: reports.Page) -> None:
+def test_caveat_states_whose_constants_were_used(
+    table: pd.DataFrame, facts: reports.Facts, page: reports.Page
+) -> None:
     assert "Fitted constants" not in page.caveat
     table["constants_from"] = table["layer"].map({"chain": "self", "pairs": "maker/other"})
     fitted = reports.compare(table.assign(rung="kernel"), facts=facts)

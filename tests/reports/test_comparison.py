@@ -1,4 +1,4 @@
-"""What a comparison picks by, how it thins, and what it refuses."""
+"""Comparison pages: which columns become choices, how rows are thinned, and which tables are refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_swept_sizes_become_choices(table: pd.DataFrame) -> None:
     assert comparison_page.picked_columns(table, "seq") == ["where", "batch", "heads"]
 
 
-def test_sizes_that_follow_from_others_are_no_choice(table: pd.DataFrame) -> None:
+def test_sizes_that_follow_from_others_are_no_choices(table: pd.DataFrame) -> None:
     table = grown(table, heads=[4.0, 8.0])
     table = reports.frames.checked(table.assign(seq_kv=table["seq"], d_model=64 * table["heads"]))
     assert comparison_page.picked_columns(table, "seq") == ["where", "heads"]
@@ -46,12 +46,12 @@ def test_sizes_that_one_layer_lacks_fit_any_choice(table: pd.DataFrame, facts: r
     assert set(chosen["layer"]) == {"chain", "pairs"}
 
 
-def test_the_axis_is_the_length_where_it_varies(table: pd.DataFrame) -> None:
+def test_axis_is_the_length_if_it_varies(table: pd.DataFrame) -> None:
     assert reports.frames.axis_of(grown(table, batch=[1.0, 2.0, 4.0, 8.0, 16.0, 32.0])) == "seq"
     assert reports.frames.axis_of(grown(table, batch=[1.0, 2.0]).query("seq == 128")) == "batch"
 
 
-def test_a_column_of_cold_and_warm_is_no_size(table: pd.DataFrame) -> None:
+def test_state_of_caches_is_no_size(table: pd.DataFrame) -> None:
     assert "state" not in reports.frames.sizes_of(table)
     assert "state" in reports.frames.sizes_of(table.assign(state=16.0))
 
@@ -59,7 +59,7 @@ def test_a_column_of_cold_and_warm_is_no_size(table: pd.DataFrame) -> None:
 # -- how much is shown ---------------------------------------------------------------------------
 
 
-def test_a_large_table_is_thinned_and_says_so(table: pd.DataFrame, facts: reports.Facts) -> None:
+def test_large_table_is_thinned_and_says_so(table: pd.DataFrame, facts: reports.Facts) -> None:
     large = grown(table, batch=[float(b) for b in range(1, 401)], heads=[1.0, 2.0])
     page = reports.compare(large, facts=facts)
     shown = next(f for s in page.sections for f in s.figures if f.name == "time").frame
@@ -71,20 +71,20 @@ def test_a_large_table_is_thinned_and_says_so(table: pd.DataFrame, facts: report
     assert len(page.html.encode()) < 3_000_000
 
 
-def test_a_small_table_is_shown_whole(page: reports.Page, table: pd.DataFrame) -> None:
+def test_small_table_is_shown_whole(page: reports.Page, table: pd.DataFrame) -> None:
     shown = next(f for s in page.sections for f in s.figures if f.name == "time").frame
     assert len(shown) == len(table)
     assert "of them" not in " ".join(page.asked)
 
 
-def test_one_point_is_a_report_too(table: pd.DataFrame, facts: reports.Facts) -> None:
+def test_table_of_one_point_has_a_report(table: pd.DataFrame, facts: reports.Facts) -> None:
     page = reports.compare(table.query("seq == 128 and device == 'maker/one'"), facts=facts)
     assert page.picks == ()
     assert "128 tokens" in page.findings[0]
     assert page.html
 
 
-def test_one_layer_runs_no_race(table: pd.DataFrame, facts: reports.Facts) -> None:
+def test_single_layer_has_no_crossovers(table: pd.DataFrame, facts: reports.Facts) -> None:
     page = reports.compare(table[table["layer"] == "chain"], facts=facts)
     assert "crossovers" not in {section.name for section in page.sections}
 
@@ -109,8 +109,8 @@ def test_facts_come_from_the_shipped_specs_when_not_given(table: pd.DataFrame) -
     assert any("ml-engineering" in document for document in documents)
 
 
-def test_a_sweep_over_states_is_one_of_sizes() -> None:
-    """`state` of a table is cold or warm: the size has a column of its own."""
+def test_swept_state_size_is_a_choice_and_an_axis() -> None:
+    """A table's `state` is cold or warm; the size has a column of its own."""
     swept = cm.sweep(
         cm.Mamba(), "nvidia/h200-sxm", rung="bound", batch=1, d_model=1024, seq=[128, 256], state=[16, 64]
     )
@@ -121,14 +121,14 @@ def test_a_sweep_over_states_is_one_of_sizes() -> None:
 
 
 def test_layers_without_matrix_products_have_a_report() -> None:
-    """They have no place under a roof, and no count of matrix FLOPs."""
+    """They have no place under the roofline and no matrix FLOPs."""
     sizes = {"m": [16, 64, 256], "n": 4096}
     norm = cm.sweep(cm.layers.get("norm")(), "nvidia/h200-sxm", rung="bound", **sizes)
     page = reports.compare(norm)
     names = [figure.name for section in page.sections for figure in section.figures]
     assert names == ["time", "traffic", "depth", "binding", "memory"]
     assert "No layer here has a matrix product" in page.html
-    # Nor does it matter which device such a layer is on, and whether that is picked at first.
+    # Whichever device such a layer is on, and whether or not that device is shown first.
     product = cm.sweep(cm.Matmul(), "nvidia/a100-sxm-80gb", rung="bound", **sizes, k=64)
     both = reports.compare(pd.concat([norm, product]))
     assert both.picks[0].values == ("nvidia/h200-sxm", "nvidia/a100-sxm-80gb")
@@ -154,23 +154,21 @@ def test_layers_without_the_axis_are_left_out(
 
 
 def test_equal_rows_count_once(table: pd.DataFrame, facts: reports.Facts, page: reports.Page) -> None:
-    """As of a device that is asked for by its short and by its full name, or of `batch=1,1`."""
+    """As when a device is given by its short and full name, or with `batch=1,1`."""
     again = reports.compare(pd.concat([table, table.iloc[::2]]), facts=facts, title=page.title)
     assert again.html == page.html
 
 
-def test_a_size_that_no_chart_has_an_axis_for_tells_cases_apart(
-    table: pd.DataFrame, facts: reports.Facts
-) -> None:
+def test_size_without_an_axis_becomes_a_choice(table: pd.DataFrame, facts: reports.Facts) -> None:
     twice = pd.concat([table.assign(globals=n, seconds=n * table["seconds"]) for n in (1.0, 2.0)])
     assert [pick.column for pick in reports.compare(twice, facts=facts).picks] == ["where", "globals"]
 
 
-def test_every_size_of_a_layer_has_a_word() -> None:
+def test_every_size_is_known_to_reports() -> None:
     assert set(GLOSSARY) - set(DEVICE_SIZES) == set(reports.frames.SIZES)
 
 
-def test_rows_in_which_nothing_is_done_are_left_out_and_counted() -> None:
+def test_rows_that_take_no_time_are_left_out_and_counted() -> None:
     layer = cm.layers.get("collective")()
     frame = cm.sweep(layer, "h200-sxm", {"devices": [1, 2]}, m=[8, 64], n=8)
     assert (frame.loc[frame["devices"] == 1, "seconds"] == 0).all()
@@ -205,7 +203,7 @@ def test_rows_in_which_nothing_is_done_are_left_out_and_counted() -> None:
         (lambda t: pd.concat([t, t.assign(bound="link")]), "rows 1 and 17 .* with bound 'hbm' and 'link'"),
     ],
 )
-def test_bad_tables(table: pd.DataFrame, spoil: object, wanted: str) -> None:
+def test_bad_tables_are_refused_with_one_line(table: pd.DataFrame, spoil: object, wanted: str) -> None:
     assert callable(spoil)
     with pytest.raises(TableError, match=wanted) as caught:
         reports.compare(spoil(table))
@@ -222,7 +220,7 @@ def test_bad_tables(table: pd.DataFrame, spoil: object, wanted: str) -> None:
         ("binary.csv", b"\x00\xff\xfe\x00" * 9),
     ],
 )
-def test_bad_files(tmp_path: Path, name: str, content: bytes | None) -> None:
+def test_bad_files_are_refused_with_one_line(tmp_path: Path, name: str, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(CostmodelError) as caught:
@@ -231,7 +229,7 @@ def test_bad_files(tmp_path: Path, name: str, content: bytes | None) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_a_file_gives_the_same_report(
+def test_table_read_from_a_file_gives_the_same_report(
     table: pd.DataFrame, facts: reports.Facts, page: reports.Page, tmp_path: Path, suffix: str
 ) -> None:
     path = tmp_path / f"table.{suffix}"
@@ -239,8 +237,8 @@ def test_a_file_gives_the_same_report(
     assert reports.compare(reports.read(path), facts=facts).findings == page.findings
 
 
-def test_layers_at_rungs_of_their_own_are_compared(table: pd.DataFrame, facts: reports.Facts) -> None:
-    """The default rung is the best of each layer and device: it must not part what is compared."""
+def test_layers_at_different_rungs_are_compared(table: pd.DataFrame, facts: reports.Facts) -> None:
+    """The default rung is the best of each layer and device, so it must not separate them."""
     table["rung"] = np.where(table["layer"] == "chain", "calibrated", "kernel")
     page = reports.compare(table, facts=facts)
     assert [pick.column for pick in page.picks] == ["where"]

@@ -1,4 +1,4 @@
-"""The explorer: what the browser computes is what Python predicts, for any setting of any layer."""
+"""The explorer: the browser computes what Python predicts, for any setting of any layer."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from costmodel.cli import run
 from costmodel.layers import get
 from costmodel.reports import words
 
-#: The tolerance of the promise: relative.
+#: Relative tolerance.
 CLOSE = 1e-9
-#: What the browser gives, beside every count.
+#: What the browser computes besides every count.
 TIMES = ("seconds", "lower_s", "serial_s")
 DTYPES = ("fp32", "tf32", "bf16", "fp16", "fp8")
 
-#: Goes through settings one after the other, as a reader who edits the address would.
+#: Sets one address fragment after another, as a reader who edits the address would.
 DRIVER = """<script>(async () => {
   const settled = () => new Promise((done) => addEventListener("explored", done, { once: true }));
   const field = document.getElementById("answer");
@@ -49,7 +49,7 @@ def explored(drawn: Callable[..., tuple[str, str]]) -> Explored:
     """Return a function that gives the page's answers to settings, from one opening of it."""
 
     def answers(page: reports.Page, settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        # The page's policy allows its own scripts alone: it is lifted for the one that drives it.
+        # The page's policy allows only its own scripts, so it is removed for the driver.
         text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.html)
         fragments = json.dumps([urlencode(setting) for setting in settings])
         body, _, end = text.rpartition("</body>")
@@ -63,7 +63,7 @@ def explored(drawn: Callable[..., tuple[str, str]]) -> Explored:
 
 
 def ran(text: str, script: str, drawn: Callable[..., tuple[str, str]]) -> Any:
-    """Return what a script keeps as found, run on a page whose policy is lifted for it."""
+    """Return what a script stores as found, run on a page whose policy is removed for it."""
     text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
     body, _, end = text.rpartition("</body>")
     dom, _ = drawn(f"{body}{script}</body>{end}", seconds=60)
@@ -77,13 +77,13 @@ def close(found: float | None, expected: float) -> bool:
 
 
 def agree(found: dict[str, Any], prediction: cm.Prediction) -> None:
-    """Hold one layer's numbers in the browser against Python's."""
+    """Compare one layer's numbers in the browser with Python's."""
     for name in TIMES:
         assert close(found[name], getattr(prediction, name)), name
     for name, value in prediction.counts.items():
         assert close(found[name], value), name
     assert found["bound"] == prediction.bound
-    # Of a layer that sees all positions at once the depth counts layers, and no step waits in a kernel.
+    # Without dependent steps in a kernel the depth only counts layers, and nothing waits for steps.
     waits = any(phase.steps != 0 for phase in prediction.layer.cost.phases)
     steps = prediction.depth if waits else 0
     device = prediction.device
@@ -94,7 +94,7 @@ def agree(found: dict[str, Any], prediction: cm.Prediction) -> None:
 
 
 def setting(chance: random.Random) -> dict[str, Any]:
-    """Return sizes of no particular roundness, options and, sometimes, a device with other figures."""
+    """Return random sizes and options and, sometimes, a device with changed figures."""
     heads = chance.choice((1, 2, 3, 8, 12, 16, 40))
     said: dict[str, Any] = {
         "device": chance.choice(cm.hardware.available()),
@@ -139,7 +139,7 @@ def machine(said: dict[str, Any]) -> cm.hardware.Device:
 
 
 def asked(kind: str, said: dict[str, Any]) -> tuple[cm.layers.Layer, dict[str, Any]]:
-    """Return the layer and the sizes that a setting means, as the issue's reader would write them."""
+    """Return the layer and the sizes that a setting means, as a user of Python would write them."""
     options = {"dtype": said["dtype"], "direction": said["direction"]}
     if kind == "lstm":
         sizes = {
@@ -171,7 +171,7 @@ def page() -> reports.Page:
     return explore.page()
 
 
-def test_random_settings_give_pythons_numbers(page: reports.Page, explored: Explored) -> None:
+def test_random_settings_give_the_numbers_of_python(page: reports.Page, explored: Explored) -> None:
     chance = random.Random(20260721)
     settings = [setting(chance) for _ in range(40)]
     compared = refused = 0
@@ -189,7 +189,7 @@ def test_random_settings_give_pythons_numbers(page: reports.Page, explored: Expl
     assert refused > 5
 
 
-def test_the_commands_on_the_page_print_the_same_numbers(
+def test_commands_on_the_page_print_the_same_numbers(
     page: reports.Page, explored: Explored, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chance = random.Random(11)
@@ -207,7 +207,7 @@ def test_the_commands_on_the_page_print_the_same_numbers(
     assert compared > 4
 
 
-def test_crossovers_are_pythons(page: reports.Page, explored: Explored) -> None:
+def test_crossovers_are_those_of_python(page: reports.Page, explored: Explored) -> None:
     settings = [
         {"batch": batch, "width": width, "device": device, "direction": direction}
         for batch, width in ((1, 512), (8, 1024), (64, 4096))
@@ -238,7 +238,7 @@ def test_crossovers_are_pythons(page: reports.Page, explored: Explored) -> None:
 # -- what it says where there is no number ------------------------------------------------------------
 
 
-def test_what_cannot_be_computed_is_said(page: reports.Page, explored: Explored) -> None:
+def test_invalid_settings_are_reported(page: reports.Page, explored: Explored) -> None:
     cases = {
         "no fp8 rate; it has": {"device": "nvidia/p100-sxm2-16gb", "dtype": "fp8"},
         "head_dim would be 62.5": {"heads": 16, "width": 1000},
@@ -260,8 +260,8 @@ def test_what_cannot_be_computed_is_said(page: reports.Page, explored: Explored)
 
 
 @pytest.mark.parametrize("name", ["nvidia/h200-sxm", "amd/mi300x", "google/tpu-v5e", "nvidia/t4"])
-def test_what_the_page_takes_the_command_line_takes(page: reports.Page, name: str) -> None:
-    """Alone: of two figures that do not go together, see above."""
+def test_limits_of_figures_are_those_of_device_set(page: reports.Page, name: str) -> None:
+    """For each figure alone; the test above has figures that do not go together."""
     device = cm.hardware.load(name)
     assert page.live
     limits = next(one["limits"] for one in page.live.data["devices"] if one["name"] == name)
@@ -271,21 +271,21 @@ def test_what_the_page_takes_the_command_line_takes(page: reports.Page, name: st
         name, unit = "bf16" if figure["name"] == "peak" else figure["name"], figure["unit"]
         low, high = (limit / figure["scale"] for limit in limits[figure["name"]])
         ends = [(low * 1.001, low * 0.99), (high * 0.999, high * 1.01)]
-        # Between these two the other one is the limit.
+        # Capacity and L2 limit each other, so one end of each is tested.
         for inside, outside in {"hbm_capacity": ends[1:], "l2": ends[:1]}.get(name, ends):
             device.replace(**{name: f"{inside!r} {unit}"})
             with pytest.raises(cm.CostmodelError, match="cannot change"):
                 device.replace(**{name: f"{outside!r} {unit}"})
 
 
-def test_an_address_of_nonsense_is_the_first_view(page: reports.Page, explored: Explored) -> None:
+def test_invalid_address_shows_the_first_view(page: reports.Page, explored: Explored) -> None:
     plain, odd = explored(
         page, [{"seq": 4097}, {"seq": 4097, "device": "no/such", "x": "<script>", "dtype": "fp3"}]
     )
     assert odd == plain
 
 
-def test_what_an_address_asks_for_in_vain_is_said(
+def test_unknown_device_in_the_address_is_reported(
     page: reports.Page, drawn: Callable[..., tuple[str, str]]
 ) -> None:
     dom, _ = drawn(page.html, {"device": "foo", "seq": "8192"})
@@ -295,7 +295,7 @@ def test_what_an_address_asks_for_in_vain_is_said(
     assert 'class="share" href="#seq=8192"' in dom
 
 
-#: Sets the batch to 0, and back, and keeps what the page says of each.
+#: Sets the batch to 0 and back, and records what the page says each time.
 SPOILER = """<script>(async () => {
   const settled = () => new Promise((done) => addEventListener("explored", done, { once: true }));
   if (!document.getElementById("answer").value) await settled();
@@ -314,9 +314,7 @@ SPOILER = """<script>(async () => {
 })();</script>"""
 
 
-def test_what_is_of_another_setting_is_marked(
-    page: reports.Page, drawn: Callable[..., tuple[str, str]]
-) -> None:
+def test_outdated_results_are_marked(page: reports.Page, drawn: Callable[..., tuple[str, str]]) -> None:
     wrong, right = ran(page.html, SPOILER, drawn)
     assert wrong["lead"].startswith("Not computed: batch [sequences]: wanted a whole number from 1")
     assert wrong["lead"].endswith("shown belong to earlier settings.")
@@ -324,7 +322,7 @@ def test_what_is_of_another_setting_is_marked(
     assert wrong["shown"] < 0.5 < right["shown"] == 1
 
 
-#: Opens every chart's menu on a page as narrow as a telephone, and measures what would be cut off.
+#: Opens every chart's menu on a page as narrow as a phone's and measures what would be cut off.
 RULER = """<script>setTimeout(() => {
   const right = (element) => element.getBoundingClientRect().right;
   const beyond = (inner, plot) => right(inner) - right(plot);
@@ -358,7 +356,7 @@ def test_nothing_is_cut_off_on_a_narrow_page(
 
 # -- as a reader uses it -------------------------------------------------------------------------------
 
-#: Moves the slider of the length to its last stop, and reads the page.
+#: Moves the slider of the length to its end, and reads the page.
 READER = """<script>(async () => {
   const settled = () => new Promise((done) => addEventListener("explored", done, { once: true }));
   const field = document.getElementById("answer");
@@ -375,7 +373,7 @@ READER = """<script>(async () => {
 })();</script>"""
 
 
-#: Exports the first table once it is there, and keeps what would be the file.
+#: Exports the first table once it is there, and records the file's text.
 EXPORT = """<script>(async () => {
   if (!document.getElementById("answer").value) {
     await new Promise((done) => addEventListener("explored", done, { once: true }));
@@ -389,7 +387,7 @@ EXPORT = """<script>(async () => {
 })();</script>"""
 
 
-#: Goes to settings one after the other, and keeps the sentences of each.
+#: Sets one address fragment after another, and records the sentences of each.
 SAYER = """<script>(async () => {
   const settled = () => new Promise((done) => addEventListener("explored", done, { once: true }));
   if (!document.getElementById("answer").value) await settled();
@@ -407,8 +405,8 @@ SAYER = """<script>(async () => {
 })();</script>"""
 
 
-def test_many_crossovers_are_said_once(drawn: Callable[..., tuple[str, str]]) -> None:
-    """A list of 34 sizes fills the screen, and their numbers on the chart cover one another."""
+def test_many_crossovers_are_summarised_in_one_sentence(drawn: Callable[..., tuple[str, str]]) -> None:
+    """A list of 34 sizes would fill the screen, and their numbers on the chart would overlap."""
     page = explore.page([get("collective")(), get("ulysses")()], ["nvidia/h200-sxm"])
     few, many = ran(page.html, SAYER % '["along=seq", "along=devices"]', drawn)
     assert re.search(r"the fastest layer changes at [\d,]+ tokens\.", few["said"])
@@ -419,10 +417,10 @@ def test_many_crossovers_are_said_once(drawn: Callable[..., tuple[str, str]]) ->
     assert many["numbers"] == 0
 
 
-def test_numbers_of_crossovers_do_not_cover_one_another(
+def test_numbers_of_near_crossovers_do_not_overlap(
     page: reports.Page, drawn: Callable[..., tuple[str, str]]
 ) -> None:
-    """At 64,057 and at 65,536 tokens: two rings of one number."""
+    """At 64,057 and 65,536 tokens: two rings with one number."""
     fragment = "device=cpu/epyc-9654&dtype=fp32&seq=65536&batch=64&width=32768"
     (found,) = ran(page.html, SAYER % f'["{fragment}"]', drawn)
     said = "1.01 times as long as lstm; the fastest layer changes at 64,057 tokens and 65,536 tokens"
@@ -430,7 +428,7 @@ def test_numbers_of_crossovers_do_not_cover_one_another(
     assert found["numbers"] == 1
 
 
-def test_what_is_said_of_the_smallest_sizes(
+def test_sentences_for_one_token_are_in_the_singular(
     page: reports.Page, drawn: Callable[..., tuple[str, str]]
 ) -> None:
     (found,) = ran(page.html, SAYER % '["seq=1&set-step=1000"]', drawn)
@@ -438,14 +436,14 @@ def test_what_is_said_of_the_smallest_sizes(
     assert "its 1 dependent step and its launches" in found["said"]
 
 
-def test_who_is_the_fastest_where_one_refuses_sizes(drawn: Callable[..., tuple[str, str]]) -> None:
-    """Such a pair has no crossovers: 8 experts on 1 or 2 devices take less than megatron, on 8 more."""
+def test_fastest_layer_varies_where_one_layer_refuses_sizes(drawn: Callable[..., tuple[str, str]]) -> None:
+    """Such a pair has no crossovers: with 1 or 2 devices expert-parallel is faster, with 8 megatron."""
     page = explore.page([get("megatron")(), get("expert-parallel")()], ["nvidia/h200-sxm"])
     (found,) = ran(page.html, SAYER % '["along=devices"]', drawn)
     assert "the fastest layer is not the same along the whole range" in found["said"]
 
 
-def test_a_slider_moves_the_view_and_the_address(
+def test_slider_changes_the_view_and_the_address(
     page: reports.Page, drawn: Callable[..., tuple[str, str]]
 ) -> None:
     found = ran(page.html, READER, drawn)
@@ -485,7 +483,7 @@ OVER = """<script>(async () => {
 })();</script>"""
 
 
-#: Sets a length, and follows a link of the page.
+#: Sets a length and follows a link of the page.
 FOLLOWER = """<script>(async () => {
   const settled = () => new Promise((done) => addEventListener("explored", done, { once: true }));
   if (!document.getElementById("answer").value) await settled();
@@ -500,22 +498,20 @@ FOLLOWER = """<script>(async () => {
 })();</script>"""
 
 
-def test_a_link_of_the_page_keeps_what_is_set(
+def test_link_of_the_page_keeps_the_settings(
     page: reports.Page, drawn: Callable[..., tuple[str, str]]
 ) -> None:
     assert ran(page.html, FOLLOWER, drawn) == {"seq": "777", "address": "#seq=777", "at": "memory"}
 
 
-def test_starting_over_puts_everything_back(
-    page: reports.Page, drawn: Callable[..., tuple[str, str]]
-) -> None:
+def test_reset_restores_every_setting(page: reports.Page, drawn: Callable[..., tuple[str, str]]) -> None:
     found = ran(page.html, OVER, drawn)
     assert found["moved"] != found["first"] == found["now"]
     assert (found["batch"], found["address"], found["answered"]) == ("8", "", True)
     assert not found["left"], "the browser would reset the form once more"
 
 
-def test_it_draws_under_its_own_policy(page: reports.Page, drawn: Callable[..., tuple[str, str]]) -> None:
+def test_page_draws_under_its_own_policy(page: reports.Page, drawn: Callable[..., tuple[str, str]]) -> None:
     dom, log = drawn(page.html, {"seq": "8192", "device": "amd/mi300x"})
     assert re.search(r"<html[^>]*data-drawn=\"4\"", dom)
     assert "could not be drawn" not in dom
@@ -524,14 +520,14 @@ def test_it_draws_under_its_own_policy(page: reports.Page, drawn: Callable[..., 
     assert "AMD Instinct MI300X" in dom
 
 
-def test_a_chart_without_rows_says_so(page: reports.Page, drawn: Callable[..., tuple[str, str]]) -> None:
+def test_chart_without_rows_says_so(page: reports.Page, drawn: Callable[..., tuple[str, str]]) -> None:
     dom, log = drawn(page.html, {"device": "google/tpu-v5e", "dtype": "fp8"})
     assert dom.count("No data to draw.") == 4
     assert "Google TPU v5e has no fp8 rate" in dom
     assert "Expected length" not in log  # of a picture of no height
 
 
-def test_the_file_of_a_table_has_every_layers_sizes(
+def test_exported_table_has_the_sizes_of_every_layer(
     page: reports.Page, drawn: Callable[..., tuple[str, str]]
 ) -> None:
     text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.html)
@@ -548,7 +544,7 @@ def test_the_file_of_a_table_has_every_layers_sizes(
     }
 
 
-def test_a_page_of_users_own_choice(explored: Explored) -> None:
+def test_page_of_given_layers_device_and_sizes_agrees_with_python(explored: Explored) -> None:
     layers = [get("gru")(dtype="fp32"), get("matmul")(dtype="fp32"), get("mamba")(dtype="fp32")]
     page = explore.page(layers, ["nvidia/v100-sxm2-16gb"], {"hidden": 300, "m": 64}, title="Mine")
     (answer,) = explored(page, [{"seq": 100}])
@@ -563,15 +559,15 @@ def test_a_page_of_users_own_choice(explored: Explored) -> None:
     assert page.title == "Mine"
 
 
-def test_layers_of_many_devices_start_with_sizes_that_they_take(explored: Explored) -> None:
-    """As many devices as divide the experts."""
+def test_parallel_layers_start_with_valid_sizes(explored: Explored) -> None:
+    """The number of devices has to divide the experts."""
     (answer,) = explored(explore.page([get("expert-parallel")(), get("ring-attention")()]), [{"seq": 8192}])
     assert answer["problems"] == []
     assert len(answer["layers"]) == 2
 
 
-def test_what_a_device_cannot_run_has_no_time_there(explored: Explored) -> None:
-    """A sum in the switch where the switch does not add: as `predict` has it, at every rung."""
+def test_layer_that_a_device_cannot_run_has_no_time_there(explored: Explored) -> None:
+    """Switch all-reduce where the switch cannot add: refused as by `predict`, at every rung."""
     switch = get("collective")(algorithm="switch")  # type: ignore[call-arg]
     page = explore.page([switch, get("matmul")()], sizes={"m": 64})
     devices = ("nvidia/h200-sxm", "nvidia/a100-sxm-80gb", "nvidia/b200-sxm")
@@ -585,8 +581,8 @@ def test_what_a_device_cannot_run_has_no_time_there(explored: Explored) -> None:
         explore.page([switch], ["nvidia/a100-sxm-80gb"])
 
 
-def test_what_has_nothing_to_do_is_in_no_ratio(drawn: Callable[..., tuple[str, str]]) -> None:
-    """A device alone exchanges nothing: no layer takes infinitely longer than that."""
+def test_layer_with_nothing_to_do_is_in_no_ratio(drawn: Callable[..., tuple[str, str]]) -> None:
+    """A single device exchanges nothing: no other layer takes infinitely longer."""
     page = explore.page([get("collective")(), get("ulysses")()], ["nvidia/h200-sxm"])
     dom, _ = drawn(page.html, {"devices": "1"})
     assert "(collective has nothing to do)" in dom
@@ -594,7 +590,7 @@ def test_what_has_nothing_to_do_is_in_no_ratio(drawn: Callable[..., tuple[str, s
     assert not re.search(r"∞|NaN|Infinity", said)
 
 
-def test_a_whole_model_is_a_layer_like_any_other(explored: Explored) -> None:
+def test_whole_model_is_explored_like_a_layer(explored: Explored) -> None:
     model = models.load("llama-2-7b").prefill()
     page = explore.page([model], ["nvidia/h200-sxm", "nvidia/l40s"])
     settings = [{"batch": 3, "seq": 2000}, {"batch": 1, "seq": 77, "device": "nvidia/l40s"}]
@@ -605,7 +601,7 @@ def test_a_whole_model_is_a_layer_like_any_other(explored: Explored) -> None:
         assert answer["commands"] == []
 
 
-def test_what_makes_no_page_is_refused() -> None:
+def test_invalid_arguments_of_a_page_are_refused() -> None:
     lstm = get("lstm")()
     with pytest.raises(cm.CostmodelError, match="is given twice"):
         explore.page([lstm, lstm])
@@ -628,7 +624,7 @@ def test_page_is_small_and_loads_nothing(page: reports.Page) -> None:
     assert not re.search(r"""(src|srcset|action)=|url\(|@import|href="(?!#)""", markup)
 
 
-def test_every_field_has_a_name_that_is_read_out(page: reports.Page) -> None:
+def test_every_field_has_a_label_for_screen_readers(page: reports.Page) -> None:
     form = re.search(r"<form.*?</form>", page.html, re.DOTALL)
     assert form
     labels = set(re.findall(r'<label for="([^"]+)"', form.group()))

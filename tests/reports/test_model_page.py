@@ -69,7 +69,7 @@ def model_page(tables: reports.ModelFrames) -> reports.Page:
 
 @pytest.fixture(scope="module")
 def hostile(tables: reports.ModelFrames) -> reports.Page:
-    """Return the page with every name hostile that comes from a user's file."""
+    """Return the page with hostile text in every name that comes from a user's file."""
     names = {"a100-sxm-80gb": HOSTILE[0], "h200-sxm": HOSTILE[1]}
     renamed = {name: frame.replace({"where": names}) for name, frame in by_device(tables).items()}
     renamed["kernels"] = renamed["kernels"].replace({"part": {"attention": HOSTILE[2]}})
@@ -118,7 +118,9 @@ def test_every_choice_has_a_finding(model_page: reports.Page) -> None:
 
 
 @pytest.mark.parametrize("use", ["prefill", "decode", "training"])
-def test_where_the_time_goes(tables: reports.ModelFrames, model_page: reports.Page, use: str) -> None:
+def test_finding_on_parts_states_the_largest_share(
+    tables: reports.ModelFrames, model_page: reports.Page, use: str
+) -> None:
     rows = tables.kernels[(tables.kernels["where"] == "h200-sxm") & (tables.kernels["use"] == use)]
     parts: dict[str, float] = {}
     for part, seconds in zip(rows["part"], rows["seconds"], strict=True):
@@ -130,7 +132,7 @@ def test_where_the_time_goes(tables: reports.ModelFrames, model_page: reports.Pa
     assert f"goes into {most}" in text.replace("“", "").replace("”", "")
 
 
-def test_parts_and_limits_share_out_the_whole_time(
+def test_parts_and_limits_add_up_to_the_whole_time(
     tables: reports.ModelFrames, model_page: reports.Page
 ) -> None:
     answers = tables.answers.set_index(["where", "use"])["seconds"]
@@ -143,7 +145,9 @@ def test_parts_and_limits_share_out_the_whole_time(
     assert limits["row"].nunique() == 6
 
 
-def test_growth_draws_all_of_the_time(tables: reports.ModelFrames, model_page: reports.Page) -> None:
+def test_growth_chart_adds_up_to_the_whole_time(
+    tables: reports.ModelFrames, model_page: reports.Page
+) -> None:
     drawn = figures(model_page)["growth"].frame
     keys = ["where", "use", "seq"]
     wanted = tables.lengths.groupby(keys)["seconds"].sum()
@@ -155,14 +159,18 @@ def test_growth_draws_all_of_the_time(tables: reports.ModelFrames, model_page: r
     assert text.startswith(f"131,072 tokens take {times.iloc[-1] / times.iloc[0]:,.0f} times as long as 128")
 
 
-def test_the_longest_that_fits(tables: reports.ModelFrames, model_page: reports.Page) -> None:
+def test_finding_on_memory_states_the_longest_that_fits(
+    tables: reports.ModelFrames, model_page: reports.Page
+) -> None:
     longest = tables.answers.set_index(["where", "use"])["longest_seq"]
     for use in ("prefill", "decode", "training"):
         text = said(model_page, "holding", use=use)
         assert text.startswith(f"Up to {longest['a100-sxm-80gb', use]:,.0f} tokens fit into 73.6 GB")
 
 
-def test_a_generation_is_told_token_by_token(tables: reports.ModelFrames, model_page: reports.Page) -> None:
+def test_finding_on_generation_states_first_token_next_tokens_and_rate(
+    tables: reports.ModelFrames, model_page: reports.Page
+) -> None:
     rows = tables.tokens[tables.tokens["where"] == "h200-sxm"].set_index("made")
     whole, first = rows["elapsed_s"][128], rows["first_s"][128]
     text = said(model_page, "generation", where="h200-sxm")
@@ -178,13 +186,13 @@ def test_a_generation_is_told_token_by_token(tables: reports.ModelFrames, model_
     assert "; the device lacks 3 GB of memory" in generation.finding(generation.rows(short))
 
 
-def test_a_model_that_generates_nothing_has_no_picture_of_it(tables: reports.ModelFrames) -> None:
+def test_model_that_generates_nothing_has_no_generation_chart(tables: reports.ModelFrames) -> None:
     page = reports.model(dataclasses.replace(tables, tokens=tables.tokens.head(0)), command="x")
     assert "generation" not in figures(page)
     assert "generation" not in [section.name for section in page.sections]
 
 
-def test_memory_bars_are_the_tables(tables: reports.ModelFrames, model_page: reports.Page) -> None:
+def test_memory_bars_add_up_to_the_table(tables: reports.ModelFrames, model_page: reports.Page) -> None:
     bars = figures(model_page)["recompute"].frame
     at = tables.memory[tables.memory["seq"] == 512]
     states = ["prefill", "decode", *(f"training, {kept}" for kept in recompute.AGAIN.values())]
@@ -196,7 +204,9 @@ def test_memory_bars_are_the_tables(tables: reports.ModelFrames, model_page: rep
     assert "; training, full recomputation, lacks " in small
 
 
-def test_what_would_help(tables: reports.ModelFrames, model_page: reports.Page) -> None:
+def test_finding_on_changes_states_the_best_figure(
+    tables: reports.ModelFrames, model_page: reports.Page
+) -> None:
     rows = tables.changes[(tables.changes["where"] == "a100-sxm-80gb") & (tables.changes["use"] == "decode")]
     best = rows[rows["kind"] == "figure"].sort_values("speedup").iloc[-1]
     assert best["change"] == "hbm times 2"
@@ -204,7 +214,7 @@ def test_what_would_help(tables: reports.ModelFrames, model_page: reports.Page) 
     assert text.startswith(f"Memory bandwidth × 2: {best['speedup']:.2g} times as fast")
 
 
-def test_a_format_with_other_constants_is_told_apart(tables: reports.ModelFrames) -> None:
+def test_format_with_other_constants_is_a_kind_of_its_own(tables: reports.ModelFrames) -> None:
     found = whatif.rows(tables.changes.assign(alike=tables.changes["kind"] != "format"))
     narrower = found["change"].str.startswith("in fp8")
     assert set(found[narrower]["kind"]) == {"narrower format, other constants"}
@@ -214,7 +224,7 @@ def test_a_format_with_other_constants_is_told_apart(tables: reports.ModelFrames
     assert "fp8" not in whatif.finding(first)
 
 
-def test_the_fastest_layout(tables: reports.ModelFrames, model_page: reports.Page) -> None:
+def test_finding_on_layouts_states_the_fastest(tables: reports.ModelFrames, model_page: reports.Page) -> None:
     rows = tables.layouts[
         (tables.layouts["where"] == "h200-sxm") & (tables.layouts["cluster"] == "4 devices")
     ]
@@ -228,8 +238,8 @@ def test_the_fastest_layout(tables: reports.ModelFrames, model_page: reports.Pag
     )
 
 
-def test_a_mixtures_step_has_the_tokens_travel(tables: reports.ModelFrames) -> None:
-    """No part of a step is left out of its bar, those of mixtures too."""
+def test_bars_of_layouts_include_the_exchange_of_experts(tables: reports.ModelFrames) -> None:
+    """Every part of a step is drawn, including those that only mixtures of experts have."""
     parts = [name for name in tables.layouts if str(name).endswith("_s")]
     assert set(parts) == set(layouts.PARTS)
     travelling = layouts.rows(tables.layouts.assign(experts_s=1.0))
@@ -239,7 +249,7 @@ def test_a_mixtures_step_has_the_tokens_travel(tables: reports.ModelFrames) -> N
 # -- the page ----------------------------------------------------------------------------------
 
 
-def test_the_page_says_what_was_asked_and_what_made_it(model_page: reports.Page) -> None:
+def test_page_states_what_was_asked_and_its_command(model_page: reports.Page) -> None:
     assert "2 sequences of 512 tokens on a100-sxm-80gb and h200-sxm" in model_page.asked[0]
     assert html.escape(model_page.command) in model_page.html
     assert len(model_page.findings) == 8
@@ -248,19 +258,19 @@ def test_the_page_says_what_was_asked_and_what_made_it(model_page: reports.Page)
     assert not re.findall(r'(?:src|href)="(?!#)', model_page.html.partition("<script")[0])
 
 
-def test_the_use_that_is_asked_for_is_shown_first(tables: reports.ModelFrames) -> None:
+def test_requested_use_is_shown_first(tables: reports.ModelFrames) -> None:
     page = reports.model(tables, first="training", command="x")
     assert at_first(page.picks)["use"] == "training"
 
 
-def test_one_device_is_no_choice(tables: reports.ModelFrames) -> None:
+def test_single_device_is_no_choice(tables: reports.ModelFrames) -> None:
     one = {name: frame[frame["where"] == "h200-sxm"] for name, frame in by_device(tables).items()}
     page = reports.model(dataclasses.replace(tables, **one), command="x")
     assert [pick.column for pick in page.picks] == ["use", "cluster"]
     assert list(dict.fromkeys(figures(page)["limits"].frame["row"])) == ["prefill", "decode", "training"]
 
 
-def test_what_is_not_planned_is_said(tables: reports.ModelFrames) -> None:
+def test_page_says_what_is_not_planned_and_why(tables: reports.ModelFrames) -> None:
     none = dataclasses.replace(tables, layouts=tables.layouts.head(0), refused=("no stack",))
     page = reports.model(none, command="x")
     assert "layouts" not in figures(page)
@@ -268,7 +278,7 @@ def test_what_is_not_planned_is_said(tables: reports.ModelFrames) -> None:
     assert section.text == ("Not planned: no stack.",)
 
 
-def test_tables_have_what_the_frames_have(tables: reports.ModelFrames, model_page: reports.Page) -> None:
+def test_tables_have_every_row_of_the_frames(tables: reports.ModelFrames, model_page: reports.Page) -> None:
     found = {table.name: table for section in model_page.sections for table in section.tables}
     assert found["answers"].frame["seconds"].tolist() == tables.answers["seconds"].tolist()
     assert len(found["kernels"].frame) == len(tables.kernels)
@@ -279,13 +289,13 @@ def test_tables_have_what_the_frames_have(tables: reports.ModelFrames, model_pag
 def test_hostile_names_stay_text(hostile: reports.Page) -> None:
     markup = re.sub(r"<script[^>]*>.*?</script>", "", hostile.html, flags=re.DOTALL)
     assert "<img" not in markup
-    assert "dataset.pwned" in markup  # it is there, as text
+    assert "dataset.pwned" in markup  # present as text
     assert len(re.findall(r"<script", hostile.html)) == 3 + _in_library(hostile.html)
     assert hostile.html.count("</script><script>document") == 0
 
 
 def _in_library(text: str) -> int:
-    """Return how often the charts' library itself has the word."""
+    """Return how often the charts' library itself contains the tag."""
     return sum(script.count("<script") for script in re.findall(r"<script>(.*?)</script>", text, re.DOTALL))
 
 
@@ -319,8 +329,8 @@ def test_hostile_names_do_not_run(hostile: reports.Page, drawn: Callable[..., tu
     assert "Content Security Policy" not in log
 
 
-def test_ten_per_cent_more_of_a_rate_save_no_more_than_they_can():
-    """All of a time may follow one rate: 1 / 1.1 of it is left, 9.1 % less, not 10."""
+def test_ten_per_cent_more_of_a_rate_saves_at_most_9_1_per_cent():
+    """If all of the time follows one rate, 1 / 1.1 of it is left: 9.1 % less, not 10."""
     slopes = pd.DataFrame({"of": ["hbm", "seq"], "kind": ["rate", "size"], "elasticity": [-1.0, 2.0]})
     found = elasticity.finding(elasticity.rows(slopes))
     assert "saves about 9.1 %" in found

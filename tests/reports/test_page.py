@@ -1,4 +1,4 @@
-"""The page: self-contained, safe, readable without a mouse, an eye for colour or a network."""
+"""The page: self-contained, safe, and readable without a mouse, colour vision or a network."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def elements(page: reports.Page) -> Elements:
 # -- self-contained ------------------------------------------------------------------------------
 
 
-def test_nothing_is_loaded_from_anywhere(elements: Elements) -> None:
+def test_page_loads_nothing(elements: Elements) -> None:
     loading = {
         name: value
         for _, attributes in elements.found
@@ -94,7 +94,7 @@ def test_page_is_small(page: reports.Page) -> None:
     assert len(page.html.encode()) < 3_000_000
 
 
-def test_a_page_too_large_is_refused(page: reports.Page, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_that_is_too_large_is_refused(page: reports.Page, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "LARGEST", 1000)
     copy = reports.Page(**{name: getattr(page, name) for name in page.__dataclass_fields__})
     with pytest.raises(OutputError, match="fewer rows"):
@@ -113,7 +113,7 @@ def test_hostile_names_stay_text(hostile_page: reports.Page) -> None:
     assert "<!--" not in re.sub(r"<script>.*?</script>", "", hostile_page.html, flags=re.DOTALL)
 
 
-def test_hostile_names_arrive_whole(hostile_page: reports.Page) -> None:
+def test_hostile_names_are_shown_unchanged(hostile_page: reports.Page) -> None:
     found = Elements(hostile_page.html)
     store = json.loads(found.scripts[0])
     devices = store["picks"][0]["values"]
@@ -124,7 +124,7 @@ def test_hostile_names_arrive_whole(hostile_page: reports.Page) -> None:
 # -- for every reader ----------------------------------------------------------------------------
 
 
-def test_every_chart_is_described_and_one_is_read_out(elements: Elements) -> None:
+def test_every_chart_has_a_caption_and_only_the_first_finding_is_announced(elements: Elements) -> None:
     plots = [attributes for attributes in elements.all("div") if attributes.get("class") == "plot"]
     assert len(plots) == CHARTS
     assert len(elements.all("figcaption")) == CHARTS
@@ -144,14 +144,14 @@ def test_tables_have_captions_and_headed_columns(elements: Elements) -> None:
     )
 
 
-def test_headings_go_down_step_by_step(elements: Elements) -> None:
+def test_heading_levels_go_down_one_at_a_time(elements: Elements) -> None:
     levels = [int(tag[1]) for tag, _ in elements.found if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(later - earlier <= 1 for earlier, later in itertools.pairwise(levels))
 
 
-def test_language_title_and_way_past_the_toolbar(elements: Elements) -> None:
+def test_page_has_a_language_a_title_and_valid_links(elements: Elements) -> None:
     assert elements.all("html")[0]["lang"] == "en"
     assert "Chain or pairs" in "".join(elements.words)
     targets = {attributes["id"] for _, attributes in elements.found if "id" in attributes}
@@ -172,7 +172,8 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
-def test_contrast(theme: int) -> None:
+def test_text_and_lines_have_enough_contrast(theme: int) -> None:
+    """WCAG 2.2, 1.4.3: 4.5:1 for text; about 3:1 for lines (1.4.11)."""
     blocks = re.findall(r":root \{(.*?)\}", render.asset("page.css"), re.DOTALL)
     colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{3,6});", blocks[theme]))
     for ground in ("paper", "panel", "stripe"):
@@ -183,8 +184,8 @@ def test_contrast(theme: int) -> None:
 
 
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
-def test_fields_and_buttons_stand_out(theme: int) -> None:
-    """WCAG 2.2, 1.4.11: 3:1 for the edge of what can be operated, and for what shows the focus."""
+def test_edges_of_fields_and_buttons_have_enough_contrast(theme: int) -> None:
+    """WCAG 2.2, 1.4.11: 3:1 for the edges of controls and for the focus."""
     style = render.asset("page.css") + render.asset("explorer.css")
     blocks = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
     colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{3,6});", blocks[theme]))
@@ -228,13 +229,13 @@ def test_save_leaves_nothing_when_the_disk_is_full(
 
 
 @pytest.mark.parametrize("name", ["report.txt", "missing/report.html", "."])
-def test_save_refuses_what_cannot_be(page: reports.Page, tmp_path: Path, name: str) -> None:
+def test_save_refuses_invalid_paths_with_one_line(page: reports.Page, tmp_path: Path, name: str) -> None:
     with pytest.raises(OutputError, match=r"cannot write .*") as caught:
         reports.save(page, tmp_path / name)
     assert "\n" not in str(caught.value)
 
 
-def test_notebook_shows_the_page_walled_off(page: reports.Page) -> None:
+def test_notebook_shows_the_page_in_a_sandbox(page: reports.Page) -> None:
     frame = Elements(page._repr_html_()).all("iframe")[0]
     assert frame["srcdoc"] == page.html
     assert "allow-same-origin" not in frame["sandbox"]

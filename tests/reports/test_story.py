@@ -1,4 +1,4 @@
-"""The story's frames, against the predictions and counts they are made of, length by length."""
+"""The story's frames, checked length by length against predictions and counts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def rows_of(frame: pd.DataFrame, case: story.Case) -> pd.DataFrame:
     ]
 
 
-def test_ten_devices_in_their_native_formats() -> None:
+def test_story_has_ten_devices_in_their_native_formats() -> None:
     formats: dict[str, set[str]] = {}
     for case in story.cases(map(hardware.load, story.DEVICES), "bound"):
         formats.setdefault(case.device.name, set()).add(case.dtype)
@@ -61,7 +61,9 @@ def test_parts_add_up_to_the_time(frames: reports.Frames) -> None:
 
 
 @pytest.mark.parametrize("names", CASES)
-def test_fastest_is_the_fastest_at_every_length(frames: reports.Frames, names: tuple[str, ...]) -> None:
+def test_segments_name_the_fastest_layer_at_every_length(
+    frames: reports.Frames, names: tuple[str, ...]
+) -> None:
     case = case_of(*names)
     lengths = np.unique(np.geomspace(128, 131072, 400).round())
     times = {name: case.predict(layer, lengths).seconds for name, layer in case.layers.items()}
@@ -75,7 +77,9 @@ def test_fastest_is_the_fastest_at_every_length(frames: reports.Frames, names: t
 
 
 @pytest.mark.parametrize("names", CASES)
-def test_the_longest_fits_and_one_more_token_does_not(frames: reports.Frames, names: tuple[str, ...]) -> None:
+def test_longest_sequence_fits_and_one_more_token_does_not(
+    frames: reports.Frames, names: tuple[str, ...]
+) -> None:
     case = case_of(*names)
     longest = rows_of(frames.longest, case).set_index("series")["longest_seq"]
     for name, layer in case.layers.items():
@@ -86,14 +90,14 @@ def test_the_longest_fits_and_one_more_token_does_not(frames: reports.Frames, na
         assert at <= case.device.hbm_capacity < beyond
 
 
-def test_depth_is_the_recurrences_cost(frames: reports.Frames) -> None:
+def test_depth_is_6_n_for_lstms_and_6_for_transformers(frames: reports.Frames) -> None:
     rows = frames.rows[frames.rows["direction"] == "fwd"]
     lstm, block = (rows[rows["layer"] == name] for name in ("lstm", "transformer-block"))
     assert (lstm["depth"] == 6 * lstm["seq"]).all()
     assert (block["depth"] == 6).all()
 
 
-def test_page(frames: reports.Frames) -> None:
+def test_page_has_every_chart_and_sourced_figures(frames: reports.Frames) -> None:
     page = reports.story(frames)
     assert len(page.html.encode()) < 3_000_000
     names = [figure.name for section in page.sections for figure in section.figures]
@@ -106,7 +110,7 @@ def test_page(frames: reports.Frames) -> None:
     assert figures.loc[figures["status"] == "assumed", "note"].str.contains("range").all()
 
 
-def test_summary_is_what_the_rows_say(frames: reports.Frames) -> None:
+def test_findings_are_what_the_rows_say(frames: reports.Frames) -> None:
     page = reports.story(frames)
     case = story.Case(hardware.load("nvidia/h200-sxm"), "bf16", "base", "inference (forward)", "bound")
     rows = rows_of(frames.rows, case)
@@ -118,8 +122,10 @@ def test_summary_is_what_the_rows_say(frames: reports.Frames) -> None:
     assert "786,432 steps" in page.findings[2]
 
 
-def test_changes_are_predictions_made_again(frames: reports.Frames) -> None:
-    """By Amdahl's law twice a figure is at most twice as fast; tiled is the other Transformer's time."""
+def test_changes_agree_with_predictions(frames: reports.Frames) -> None:
+    """By Amdahl's law a doubled figure at most halves the time;
+    attention = tiled is the tiled Transformer.
+    """
     changes = frames.changes
     assert set(changes["where"]) == set(frames.rows["where"])
     figures = changes[changes["kind"] == "figure"]
@@ -147,7 +153,7 @@ def test_crossovers_are_exact(frames: reports.Frames) -> None:
         assert min(times, key=lambda name: times[name][0]) != row.series
 
 
-def test_a_file_is_compared_and_has_its_own_rung(tmp_path: Path, table: pd.DataFrame) -> None:
+def test_file_is_compared_at_its_own_rung(tmp_path: Path, table: pd.DataFrame) -> None:
     path = tmp_path / "sweep.csv"
     table.to_csv(path, index=False)
     assert story.page(path).command == "costmodel report sweep.csv"
@@ -165,7 +171,7 @@ def marks(spec: Any) -> list[dict[str, Any]]:
 
 
 def test_text_in_charts_has_the_colour_of_the_page(frames: reports.Frames) -> None:
-    """Black text cannot be read on a dark page: views called ink are coloured by the page's style."""
+    """Black text is unreadable on a dark page: views named ink_… are coloured by the page's style."""
     page = reports.story(frames)
     for section in page.sections:
         for figure in section.figures:

@@ -1,4 +1,4 @@
-"""The validation report, against statistics computed row by row."""
+"""The validation page, checked against statistics computed row by row."""
 
 from __future__ import annotations
 
@@ -59,20 +59,20 @@ def test_errors_are_those_of_each_cell(measured: pd.DataFrame) -> None:
         assert cell.under_lower == 0.0
 
 
-def test_only_rows_not_fitted_on_count(measured: pd.DataFrame) -> None:
+def test_only_held_out_rows_count(measured: pd.DataFrame) -> None:
     page = reports.validation(measured)
     table = next(t for s in page.sections for t in s.tables).frame
     assert table["rows"].sum() == measured["held_out"].sum()
     assert f"{(~measured['held_out']).sum():,} more, of shapes that constants" in page.asked[1]
 
 
-def test_a_measurement_predicted_on_two_rungs_is_one(measured: pd.DataFrame) -> None:
+def test_measurement_predicted_on_two_rungs_counts_once(measured: pd.DataFrame) -> None:
     once = reports.validation(measured.assign(rung="bound"))
     both = [measured.assign(rung=rung) for rung in ("bound", "kernel")]
     assert reports.validation(pd.concat(both, ignore_index=True)).asked == once.asked
 
 
-def test_findings(measured: pd.DataFrame) -> None:
+def test_finding_states_shares_within_10_per_cent_and_a_factor_of_1_5(measured: pd.DataFrame) -> None:
     page = reports.validation(measured)
     held = measured[
         measured["held_out"]
@@ -88,8 +88,8 @@ def test_findings(measured: pd.DataFrame) -> None:
     )
 
 
-def test_noise_stands_beside_errors(measured: pd.DataFrame) -> None:
-    """One case in three was visited once: how far its reruns differ is not known, and not nothing."""
+def test_spread_of_reruns_is_shown_beside_errors(measured: pd.DataFrame) -> None:
+    """A third of the cases were visited once: their spread is unknown, not 0."""
     frame = measured.assign(spread=np.resize([0.02, 0.12, np.nan], len(measured)), held_out=True)
     page = reports.validation(frame)
     table = next(t for section in page.sections for t in section.tables if t.name == "accuracy")
@@ -104,8 +104,8 @@ def test_noise_stands_beside_errors(measured: pd.DataFrame) -> None:
     assert "Reruns differ by" not in alone.html
 
 
-def test_what_is_timed_otherwise_has_errors_of_its_own(measured: pd.DataFrame) -> None:
-    """A replay and a call from the host, forward and backward, two kernels of one operation: eight cells."""
+def test_different_launches_directions_and_kernels_have_separate_errors(measured: pd.DataFrame) -> None:
+    """Graph or eager, forward or backward, two kernels of one operation: eight cells."""
     halves = {
         "launch": ["graph", "eager"],
         "direction": ["fwd", "bwd"],
@@ -120,27 +120,27 @@ def test_what_is_timed_otherwise_has_errors_of_its_own(measured: pd.DataFrame) -
     assert table.frame["rows"].sum() == len(frame)
     headings = [column.heading for column in table.columns]
     assert headings[:4] == ["Op", "Kernel", "Direction", "Launch"]
-    # What no row differs by is not shown, and exported.
+    # A column without differences is not shown, but is exported.
     assert "Device" not in headings
     assert set(table.frame["device"]) == {"maker/one"}
 
 
 @pytest.mark.parametrize("order", [["bound", "kernel"], ["kernel", "bound"]])
-def test_the_best_rung_is_shown_first(measured: pd.DataFrame, order: list[str]) -> None:
+def test_best_rung_is_shown_first(measured: pd.DataFrame, order: list[str]) -> None:
     rows = measured.assign(rung=np.resize(order, len(measured)))
     page = reports.validation(rows)
     assert at_first(page.picks)["rung"] == "kernel"
     assert "rung kernel" in page.lead
 
 
-def test_rows_under_the_bound_are_said(measured: pd.DataFrame) -> None:
+def test_caveat_counts_rows_under_the_bound(measured: pd.DataFrame) -> None:
     assert reports.validation(measured).caveat == "No measurement is below the lower bound."
     measured.loc[:, "lower_s"] = 1.01 * measured["measured_s"]
     held_out = int(measured["held_out"].sum())
     assert reports.validation(measured).caveat.startswith(f"{held_out} measurements are below the lower")
 
 
-def test_charts_compile_and_the_page_is_small(measured: pd.DataFrame) -> None:
+def test_charts_compile_and_page_is_small(measured: pd.DataFrame) -> None:
     many = pd.concat([measured] * 20, ignore_index=True)
     page = reports.validation(many)
     for section in page.sections:
@@ -151,7 +151,7 @@ def test_charts_compile_and_the_page_is_small(measured: pd.DataFrame) -> None:
     assert len(page.html.encode()) < 3_000_000
 
 
-def test_bad_tables(measured: pd.DataFrame) -> None:
+def test_bad_tables_are_refused(measured: pd.DataFrame) -> None:
     with pytest.raises(TableError, match="lacks measured_s"):
         reports.validation(measured.drop(columns="measured_s"))
     with pytest.raises(TableError, match="no row has both"):
@@ -160,7 +160,7 @@ def test_bad_tables(measured: pd.DataFrame) -> None:
         reports.validation(pd.concat([measured, measured[["device"]]], axis=1))
 
 
-def test_what_the_page_rests_on_is_on_it(measured: pd.DataFrame) -> None:
+def test_page_has_definitions_sources_and_its_command(measured: pd.DataFrame) -> None:
     page = reports.validation(measured.assign(device="nvidia/h200-sxm"), command="made --so")
     notes = dict(next(section for section in page.sections if section.name == "means").notes)
     assert {"Measured", "Error", "Time, at rung bound", "Time, at rung kernel", "matmul"} <= set(notes)
@@ -171,7 +171,7 @@ def test_what_the_page_rests_on_is_on_it(measured: pd.DataFrame) -> None:
     assert "made --so" in page.html
 
 
-def test_stated_bytes_stand_beside_measured_ones(measured: pd.DataFrame) -> None:
+def test_stated_footprint_is_compared_with_measured_memory(measured: pd.DataFrame) -> None:
     some = {"op": ["gemm", "gemm", "lstm"], "kernel": "k", "dtype": "fp32", "direction": "fwd"}
     bytes_ = pd.DataFrame(
         {**some, "measured_bytes": [100.0, 200.0, 1000.0], "stated_bytes": [100.0, 210.0, 500.0]}
@@ -189,7 +189,7 @@ def test_stated_bytes_stand_beside_measured_ones(measured: pd.DataFrame) -> None
 
 
 def looks(spec: Any, channel: str) -> dict[str, str]:
-    """Return what each value looks like in a channel, wherever in a spec it is."""
+    """Return the appearance of each value in a channel, from anywhere in a spec."""
     if isinstance(spec, list):
         return {name: look for part in spec for name, look in looks(part, channel).items()}
     if not isinstance(spec, dict):
@@ -200,8 +200,8 @@ def looks(spec: Any, channel: str) -> dict[str, str]:
     return own | {name: look for part in spec.values() for name, look in looks(part, channel).items()}
 
 
-def test_an_op_looks_the_same_in_every_chart(measured: pd.DataFrame) -> None:
-    """Whichever ops a chart has: memory was measured of one that no time was, in another order."""
+def test_op_has_the_same_colour_and_shape_in_every_chart(measured: pd.DataFrame) -> None:
+    """Whichever ops a chart has: memory is of one op without times, and in another order."""
     some = {"op": ["copy", "lstm", "gemm"], "kernel": "k", "dtype": "fp32", "direction": "fwd"}
     memory = pd.DataFrame({**some, "measured_bytes": 100.0, "stated_bytes": 100.0, "ratio": 1.0})
     page = reports.validation(measured, memory=memory)
@@ -216,7 +216,7 @@ def test_an_op_looks_the_same_in_every_chart(measured: pd.DataFrame) -> None:
     assert strokes == points == wanted
 
 
-def test_counted_cases_are_listed_even_where_none_could_be(measured: pd.DataFrame) -> None:
+def test_counted_cases_are_listed_even_if_none_could_be_counted(measured: pd.DataFrame) -> None:
     row = {"case": "copy fp32", "op": "copy", "kernel": "k", "dtype": "fp32", "direction": "fwd"}
     nothing = dict.fromkeys(("measured_bytes", "ratio", "lts_bytes", "instructions"), np.nan)
     told = {"status": "unavailable", "reason": "no permission", "stated_bytes": 8.0, "l2_bytes": 0.0}
@@ -226,7 +226,7 @@ def test_counted_cases_are_listed_even_where_none_could_be(measured: pd.DataFram
     assert list(section.tables[0].frame["reason"]) == ["no permission"]
 
 
-def test_fitted_constants_are_shown_with_their_intervals(measured: pd.DataFrame) -> None:
+def test_section_on_constants_appears_only_with_constants(measured: pd.DataFrame) -> None:
     constants = pd.DataFrame(
         [{"op": "gemm", "direction": "fwd", "dtype": "fp32", "constant": "peak_share", "value": "0.81",
           "low": "0.78", "high": "0.85", "unit": "1", "meaning": "share of the peak"}]
@@ -237,10 +237,8 @@ def test_fitted_constants_are_shown_with_their_intervals(measured: pd.DataFrame)
 
 
 @pytest.mark.parametrize("columns", [1, 2])
-def test_the_legend_of_ops_has_the_columns_that_the_page_has_room_for(
-    measured: pd.DataFrame, columns: int
-) -> None:
-    """A page's script sets them; on a phone a second column would be cut off."""
+def test_legend_of_ops_has_as_many_columns_as_the_page_sets(measured: pd.DataFrame, columns: int) -> None:
+    """The page's script sets them by width; on a phone a second column would be cut off."""
     page = reports.validation(measured)
     figure = next(f for section in page.sections for f in section.figures if f.name == "agreement")
     drawn = figure.chart(choose(figure.frame, at_first(page.picks))).properties(width=300).to_dict()
@@ -250,10 +248,10 @@ def test_the_legend_of_ops_has_the_columns_that_the_page_has_room_for(
 
 
 @pytest.mark.usefixtures("browser")
-def test_open_points_are_as_strong_as_their_colours(
+def test_points_are_drawn_at_full_opacity(
     measured: pd.DataFrame, drawn: Callable[..., tuple[str, str]]
 ) -> None:
-    """On dark paper 0.7 of a blue line is hard to see."""
+    """On a dark page a blue outline at 0.7 is hard to see."""
     dom, _ = drawn(reports.validation(measured).html)
     start = dom.index('data-figure="errors"')
     part = dom[start : dom.index("</figure>", start)]

@@ -1,6 +1,6 @@
-"""Expressions in Vega: exact where Python is exact, and the same numbers for every layer there is.
+"""Vega expressions: exact where Python is exact, and the same numbers for every layer.
 
-Run by Vega itself, in Chromium, with the interpreter that the explorer uses.
+They are evaluated by Vega itself, in Chromium, with the interpreter that the explorer uses.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from costmodel.vega import assignments, vega
 Drawn = Callable[..., tuple[str, str]]
 Steps = Sequence[tuple[str, str]]
 
-#: What is computed in one go: rows of numbers, steps of Vega code, signals.
+#: One evaluation: rows of numbers, steps of Vega code, signals.
 Job = tuple[list[dict[str, float]], Steps, dict[str, float]]
 
 PAGE = """<!doctype html><body><script>%s</script><script>(async () => {
@@ -88,12 +88,12 @@ def whole_numbers(chance: random.Random, count: int) -> list[int]:
     return [round(2 ** chance.uniform(0, 53)) for _ in range(count)]
 
 
-def test_functions_of_the_vocabulary_are_exact(run: Callable[..., Any]) -> None:
+def test_integer_functions_are_exact_up_to_2_53(run: Callable[..., Any]) -> None:
     chance = random.Random(7)
     ones = [*powers(2), *whole_numbers(chance, 200)]
     twos = [(n, base) for base in (2, 3, 5, 7, 10, 12, 64, 100, 1000) for n in powers(base)]
     twos += [(n, chance.randint(2, 5000)) for n in whole_numbers(chance, 300)]
-    # Next to a multiple, as near to 2⁵³ as it goes: where a rounded quotient would be a whole number.
+    # Neighbours of multiples near 2⁵³, where a rounded quotient would be a whole number.
     for divisor in (3, 7, 64, 1000, 99_991, 2**20 + 1, 2**26 - 1):
         top = LARGEST // divisor
         twos += [(k * divisor + d, divisor) for k in (top - 1, top - 2, top // 2, 1) for d in (-1, 0, 1)]
@@ -104,7 +104,7 @@ def test_functions_of_the_vocabulary_are_exact(run: Callable[..., Any]) -> None:
         ([(n, b) for n, b in twos if n < LARGEST], CeilLog(N, B), CeilLog),
         (pairs, ChunkPairs(N, B), ChunkPairs),
     ]
-    # Few queries after many keys, and all; as large as counts in doubles are whole.
+    # Few queries after many keys, and all queries; as large as doubles hold whole counts.
     tiles = [(max(1, n >> s), n, c) for n, c in pairs for s in (0, 3, 20) if n * (n // c + 2) <= LARGEST // 4]
     jobs.append((tiles, CausalTiles(N, KV, B), CausalTiles))
     names = {1: ("seq",), 2: ("seq", "block"), 3: ("seq", "seq_kv", "block")}
@@ -119,8 +119,8 @@ def test_functions_of_the_vocabulary_are_exact(run: Callable[..., Any]) -> None:
             assert found["value"] == int(expected), (function.__name__, arguments)
 
 
-def test_distinct_keeps_its_digits(run: Callable[..., Any]) -> None:
-    """Held against exact rational arithmetic, where a difference from 1 would lose them all."""
+def test_distinct_keeps_its_digits_for_many_rows(run: Callable[..., Any]) -> None:
+    """Against exact rational arithmetic; subtracting from 1 would lose all digits."""
     chance = random.Random(8)
     cases = [(round(2 ** chance.uniform(0, 40)), round(2 ** chance.uniform(0, 12))) for _ in range(200)]
     cases += [(1, 1), (1, 500), (2**40, 1), (2**40, 4096), (8, 3)]
@@ -132,7 +132,7 @@ def test_distinct_keeps_its_digits(run: Callable[..., Any]) -> None:
         assert found["value"] == pytest.approx(float(n * (1 - (1 - k / n) ** draws)), rel=1e-12), row
 
 
-def test_arithmetic_and_conditions(run: Callable[..., Any]) -> None:
+def test_arithmetic_and_conditions_agree_with_sympy(run: Callable[..., Any]) -> None:
     expressions = {
         "quotient": (N - 3) / (B * (K + 1)),
         "negative": -N * (B - K),
@@ -152,14 +152,14 @@ def test_arithmetic_and_conditions(run: Callable[..., Any]) -> None:
             assert found[name] == pytest.approx(float(expression.subs(at)), rel=1e-13), (name, row)
 
 
-def test_what_vega_cannot_do_is_refused() -> None:
+def test_expressions_without_a_vega_form_are_refused() -> None:
     with pytest.raises(CostmodelError, match="no Vega expression for gamma"):
         vega(sp.gamma(N))
     with pytest.raises(CostmodelError, match="leave out"):
         vega(sp.Piecewise((N, N > 3), (B, N < 2)))
 
 
-def test_no_argument_is_written_out_more_than_once() -> None:
+def test_repeated_arguments_are_assigned_once() -> None:
     steps = assignments([("value", CeilLog2(N * B + K) + CeilLog2(CeilLog2(N * K) + 1))])
     assert max(len(vega(step)) for _, step in steps) < 300
 
@@ -168,7 +168,7 @@ def test_no_argument_is_written_out_more_than_once() -> None:
 
 
 def sizes_of(layer: Layer, chance: random.Random) -> dict[str, int]:
-    """Return sizes that the layer takes, the way a user would vary them."""
+    """Return random sizes that the layer takes, as a user would vary them."""
     while True:
         sizes = {name: round(2 ** chance.uniform(0, 9)) for name in layer.required}
         sizes |= {n: max(1, int(min(v, GLOSSARY[n].largest))) for n, v in sizes.items()}
@@ -183,14 +183,14 @@ def sizes_of(layer: Layer, chance: random.Random) -> dict[str, int]:
 
 
 def every_layer() -> list[Layer]:
-    """Return each layer in the direction that has most kernels."""
+    """Return each layer in the direction that has the most kernels."""
     return [
         kind(direction="fwd+bwd" if "fwd+bwd" in kind.directions else "fwd") for kind in classes().values()
     ]
 
 
 def signals_of(device: cm.hardware.Device, made: Program) -> dict[str, float]:
-    """Return a device's figures by a program's names, straight from its questions."""
+    """Return a device's figures by a program's names."""
     found = {
         "bandwidth": device.hbm_bandwidth,
         "cache": device.llc_capacity,
@@ -207,7 +207,7 @@ def signals_of(device: cm.hardware.Device, made: Program) -> dict[str, float]:
     return found
 
 
-def test_every_layer_computes_what_python_predicts(run: Callable[..., Any]) -> None:
+def test_every_layers_program_gives_pythons_predictions(run: Callable[..., Any]) -> None:
     chance = random.Random(9)
     device = cm.hardware.load("nvidia/h200-sxm")
     layers = every_layer()
@@ -233,7 +233,7 @@ def test_every_layer_computes_what_python_predicts(run: Callable[..., Any]) -> N
 
 
 def refusal(layer: Layer, sizes: dict[str, int]) -> str:
-    """Return what a layer says to sizes it refuses; nothing where it takes them."""
+    """Return the layer's message if it refuses sizes, otherwise an empty string."""
     try:
         layer.check_sizes({name: float(value) for name, value in sizes.items()})
     except SizeError as error:
@@ -241,8 +241,8 @@ def refusal(layer: Layer, sizes: dict[str, int]) -> str:
     return ""
 
 
-def test_rules_are_those_of_check_sizes(run: Callable[..., Any]) -> None:
-    """Sizes of no care: the noted conditions refuse exactly those that the layer refuses."""
+def test_rules_refuse_the_sizes_that_check_sizes_refuses(run: Callable[..., Any]) -> None:
+    """Random sizes: the rules must refuse exactly what the layer refuses."""
     chance = random.Random(10)
     asked = {layer: rules(layer) for layer in every_layer()}
     asking = [layer for layer, found in asked.items() if found]

@@ -1,4 +1,4 @@
-"""Numbers as people write them."""
+"""Numbers, sizes and lists in words."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from costmodel.reports import words
         (words.rounded, 8191.0, "8,191"),
     ],
 )
-def test_numbers(write: object, value: float, text: str) -> None:
+def test_numbers_are_written_with_units(write: object, value: float, text: str) -> None:
     assert callable(write)
     assert write(value) == text
 
 
-def test_ranges_of_sizes() -> None:
+def test_sizes_and_ranges_are_written_with_their_names() -> None:
     assert words.at("seq", 8192.0) == "8,192 tokens"
     assert words.at("seq", 1.0) == "1 token"
     assert words.at("hidden", 512.0) == "hidden = 512"
@@ -40,19 +40,19 @@ def test_ranges_of_sizes() -> None:
     assert words.span("m", 16.0, 16.0) == "m = 16"
 
 
-def test_verbs_of_one_and_of_several() -> None:
+def test_verbs_agree_in_number() -> None:
     assert words.verb(["a"], "waits for") == "waits for"
     assert words.verb(["a", "b"], "waits for") == "wait for"
     assert words.verb(["a", "b"], "takes") == "take"
 
 
-def test_lists() -> None:
+def test_lists_have_commas_and_and() -> None:
     assert words.listed(["a"]) == "a"
     assert words.listed(["a", "b"]) == "a and b"
     assert words.listed(["a", "b", "c"]) == "a, b and c"
 
 
-def test_whose_constants() -> None:
+def test_origins_of_constants_are_written_out() -> None:
     assert words.origins("self, nvidia/v100") == "the device itself and nvidia/v100"
     assert words.origins("none, self") == "the device itself, the rest from the datasheet"
     assert words.origins("none") == "the datasheet alone"

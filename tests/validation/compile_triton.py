@@ -1,8 +1,8 @@
-"""Compile what the plan launches in Triton, for an H200 that need not be there; print each kernel's needs.
+"""Compile the plan's Triton kernels for an H200 that need not be present; print each kernel's needs.
 
-A process of its own, as Triton asks but once whether kernels are interpreted. The launches are those of a
-real call, their arguments specialised as they would be (1 is a constant, 16 divides); only the last step,
-the load on a device, is left out.
+This is a process of its own because Triton decides once per process whether kernels are interpreted. The
+launches are those of a real call, with arguments specialised in the same way (1 is a constant, divisibility
+by 16 is noted); only loading the kernel on a device is left out.
 """
 
 import json
@@ -45,7 +45,7 @@ for schedule, rows, cols in json.loads(sys.argv[2]):
     operands = tensors(16, 16, 2048, 64, torch.bfloat16)
     triton_attention.attention(*operands, schedule=schedule, tile=(rows, cols), precision="ieee")
     note(f"{schedule} {rows} {cols}")
-for schedule in ("fa1", "fa2"):  # the ends: one query, keys that are shared, a mask, formats of 4 bytes
+for schedule in ("fa1", "fa2"):  # edge cases: one query, grouped heads, a mask, 4-byte formats
     for seq, dtype, precision in ((1, torch.float16, "ieee"), (99, torch.float32, "tf32")):
         operands = tensors(4, 2, seq, 32, dtype)
         triton_attention.attention(

@@ -1,8 +1,8 @@
-"""Torch with a CUDA device that is the CPU: what the host does on a GPU machine, run without one.
+"""torch with a CUDA device that is the CPU: run the host code of a GPU machine without a GPU.
 
-Operands that are asked for on ``cuda`` are made on the CPU; events read the clock; a graph remembers that
-it was captured and replayed. It says nothing about kernels, and everything about the order of calls. What
-CUDA refuses while a stream is captured is refused with its words.
+Operands requested on ``cuda`` are made on the CPU, events read the clock, and a graph records that it was
+captured and replayed. This tests the order of calls, not kernels. What CUDA refuses during a capture is
+refused with CUDA's messages.
 """
 
 import contextlib
@@ -12,17 +12,19 @@ import types
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-#: Made on a device, by name.
+#: Functions of torch that take a device.
 MAKERS = ("randn", "zeros", "ones", "full", "Generator")
 
 
 aten = torch.ops.aten
-#: What the host waits for, or reads.
+#: Operations for which the host waits.
 WAITS = (aten.item, aten._local_scalar_dense, aten.nonzero, aten.masked_select)
 
 
 class Capture(TorchDispatchMode):
-    """Refuses what a graph cannot hold: calls that the host waits for, and draws of one's own generator."""
+    """Refuse what a graph cannot hold: operations that the host waits
+    for, and draws from a separate generator.
+    """
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -67,7 +69,7 @@ class Stream:
 
 
 class Cuda:
-    """What of ``torch.cuda`` measuring uses; anything else is an error."""
+    """The part of ``torch.cuda`` that measuring uses; anything else is an error."""
 
     Event, Stream = Event, Stream
 
@@ -75,7 +77,7 @@ class Cuda:
         self.captured = self.replayed = self.synchronized = self.emptied = 0
         self.capturing = False
         self.allocated, self.peak = 1000, 1000
-        self.underway = []  # pools that the allocator takes a capture to draw from
+        self.underway = []  # pools that the allocator believes a capture is using
         self.released = []
         self.broken = ""
         self.available = True
@@ -121,9 +123,9 @@ class Cuda:
             with Capture():
                 yield
         except RuntimeError as error:
-            # Torch ends the capture on the way out, and what that finds replaces what went wrong.
+            # torch ends the capture on the way out, and the error of that replaces the original one.
             if str(error).startswith("CUDA error"):
-                # Its allocator is not told (torch 2.11, pytorch/pytorch#180395).
+                # Its allocator is not informed (torch 2.11, pytorch/pytorch#180395).
                 text = "CUDA error: operation failed due to a previous error during capture"
                 raise RuntimeError(text)  # noqa: B904 - as torch does it
             self.end_allocate(0, pool)
@@ -167,7 +169,7 @@ class Cuda:
 
 
 class Torch(types.ModuleType):
-    """The module, its ``cuda`` replaced."""
+    """The torch module with ``cuda`` replaced."""
 
     def __init__(self):
         super().__init__("torch")

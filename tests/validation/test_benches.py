@@ -1,4 +1,4 @@
-"""Every kernel to measure computes what it says, in every format and direction it has."""
+"""Every benchmark's kernel computes what its name says, in every format and direction it has."""
 
 from dataclasses import replace
 
@@ -37,7 +37,7 @@ def sizes_of(name):
 
 
 def every(kind):
-    """Yield a small case of each kernel, format and direction that there is on that kind of device."""
+    """Yield a small case of each kernel, format and direction available on that kind of device."""
     for bench in registry.benches().values():
         for dtype in bench.dtypes if kind in bench.devices else ():
             for direction in bench.directions:
@@ -48,14 +48,14 @@ def every(kind):
 def test_result_agrees_with_float64(one):
     error = relative_error(one, prepare(one, "cpu"))
     assert error <= TOLERANCE[one.dtype]
-    # A backward pass of a rectifier, and a copy, are exact; anything else rounds.
+    # These are exact; elsewhere an error of 0 would mean that nothing was compared.
     if one.bench not in ("copy", "relu", "mul"):
         assert error > 0
 
 
 @pytest.mark.parametrize("one", list(every("cuda")), ids=str)
 def test_result_agrees_with_float64_on_cuda(one, cuda):
-    # Errors of CUDA itself speak of kernels, and of what is not: as a campaign tells them from a missing one.
+    # A campaign's visit tells CUDA's errors in a kernel from a kernel that the GPU lacks.
     visit = campaign.visit(one, cuda, timing.stopwatch(cuda.kind, cuda.cache_at_most), 0.0, check=True)
     if visit["status"] == "unavailable":
         pytest.skip(f"not on this GPU: {visit['reason']}")
@@ -89,7 +89,7 @@ def test_every_kernel_maps_to_a_layer_with_its_sizes():
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
 def test_math_attention_is_predicted_in_the_format_that_torch_multiplies_in(dtype):
-    """Casts and products as torch's dispatcher sees them; products of a layer are on its matrix units."""
+    """torch's dispatcher shows the casts and products; a layer's products are on its matrix units."""
     seen = []
 
     class Watch(TorchDispatchMode):
@@ -164,7 +164,7 @@ def test_cold_copies_have_other_operands_and_reruns_the_same():
     ],
     ids=str,
 )
-def test_what_does_not_exist_says_so(one, message):
+def test_kernel_that_a_device_lacks_is_refused_with_the_reason(one, message):
     with pytest.raises(UnavailableError, match=message):
         prepare(one, "cpu")
 
@@ -181,5 +181,5 @@ def test_case_survives_its_record():
     assert from_dict(one.as_dict()) == one
     assert from_dict(one.as_dict()).key == one.key
     assert Case.__str__(one).startswith("lstm bf16 fwd batch=2")
-    # Another order of writing, the same case.
+    # The order of sizes does not matter.
     assert case("lstm", dict(reversed(RECURRENT.items()))) == case("lstm", RECURRENT)

@@ -1,4 +1,4 @@
-"""Calibration: what was put into rows comes out again, nothing worse than before is kept."""
+"""Calibration: constants put into made-up rows come out again, and no fit worse than before is kept."""
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from costmodel.validation.heldout import held_out
 
 @pytest.fixture(scope="module", autouse=True)
 def few_draws():
-    """Refit three times for intervals: how sure they are is another test's matter."""
+    """Refit only three times for intervals, whose accuracy other tests check."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(uncertainty, "DRAWS", 3)
         yield
@@ -44,7 +44,7 @@ def result():
     return calibrate.calibrate(table(), DEVICE, date="2025-01-01")
 
 
-def test_constants_come_out_again(result):
+def test_fit_finds_the_constants_that_made_the_rows(result):
     (section,) = result.file.sections
     assert (section.kernel, section.op, section.dtype, section.framework) == (
         "cpu_gemm", "gemm", "fp32", "pytorch",
@@ -56,7 +56,7 @@ def test_constants_come_out_again(result):
     assert abs(section.provenance.bias) < 1.0
 
 
-def test_it_is_judged_on_shapes_that_it_has_not_seen(result):
+def test_fit_is_judged_on_held_out_rows(result):
     (section,) = result.file.sections
     rows = table()
     out = held_out(rows)
@@ -74,7 +74,7 @@ def test_fit_does_not_look_at_held_out_rows(result):
     assert again.file.sections[0].provenance.bias == pytest.approx(-16.7, abs=1.5)
 
 
-def test_same_rows_same_bytes(result, tmp_path):
+def test_same_rows_give_the_same_file(result, tmp_path):
     shuffled = calibrate.calibrate(table(), DEVICE, date="2025-01-01")
     one, other = (
         calibrate.write(r, tmp_path / f"{i}.calibration.yaml") for i, r in enumerate((result, shuffled))
@@ -83,14 +83,14 @@ def test_same_rows_same_bytes(result, tmp_path):
     assert calibration.read(one, DEVICE.name) == result.file
 
 
-def test_same_rows_in_another_order_are_the_same(result):
+def test_order_of_rows_does_not_matter(result):
     rows = table()
     turned = pd.concat([rows.iloc[60:], rows.iloc[:60]]).sample(frac=1.0, random_state=3)
     assert calibrate.calibrate(turned, DEVICE, date="2025-01-01").file == result.file
 
 
-def test_what_rows_do_not_tell_stays_at_its_default():
-    """Rows of B shorter than a page: what a translation costs would be wherever rounding leaves it."""
+def test_constant_that_rows_do_not_determine_stays_at_its_default():
+    """Rows of B are shorter than a page, so the cost of a page translation has no effect on them."""
     rows = table()
     short = rows[rows["n"] * 4 < 4096]
     (section,) = calibrate.calibrate(short, DEVICE, date="2025-01-01").file.sections
@@ -98,8 +98,8 @@ def test_what_rows_do_not_tell_stays_at_its_default():
     assert section.constants["page_cycles"] == pytest.approx(default, rel=0.02)
 
 
-def test_intervals_hold_the_rows_they_should(result):
-    """Quantiles of measured over predicted time: eight rows in ten within, as drawn from another sample."""
+def test_interval_of_80_per_cent_holds_about_80_per_cent_of_new_rows(result):
+    """Quantiles of measured over predicted time, checked on a second sample."""
     (section,) = result.file.sections
     fresh = table(count=400, seed=2)
     sizes = {name: fresh[name].to_numpy() for name in ("m", "n", "k")}
@@ -109,7 +109,7 @@ def test_intervals_hold_the_rows_they_should(result):
     assert 0.6 < inside < 0.95
 
 
-def test_regimes_begin_where_their_predictions_do():
+def test_regimes_are_quarters_of_the_predicted_times():
     predicted = np.geomspace(1e-6, 1e-2, 200)
     regimes = residuals.spread(predicted, predicted * np.where(predicted < 1e-4, 1.3, 1.0))
     assert [r.rows for r in regimes] == [50, 50, 50, 50]
@@ -122,7 +122,7 @@ def test_regimes_begin_where_their_predictions_do():
 
 
 def test_constants_that_make_it_worse_are_refused():
-    """Held-out shapes of another machine than the fitted ones: what is fitted cannot serve them."""
+    """The fitted shapes come from another machine than the held-out ones, so the fit must be worse there."""
     rows = table()
     sizes = {name: rows[name].to_numpy() for name in ("m", "n", "k")}
     default = cpu_gemm.seconds(DEVICE, {}, **sizes).seconds
@@ -134,31 +134,31 @@ def test_constants_that_make_it_worse_are_refused():
         calibrate.write(got)
 
 
-def test_too_few_rows_determine_nothing():
+def test_too_few_rows_are_refused():
     got = calibrate.calibrate(table(count=6), DEVICE)
     assert got.file.sections == ()
     assert "wanted 8" in got.refused[0]
 
 
-def test_rows_of_no_use_are_left_out():
+def test_unusable_rows_are_left_out():
     rows = table(count=12)
     for name, value in (("direction", "bwd"), ("state", "cold"), ("status", "incorrect"), ("latency_s", 0.0)):
         assert cells.usable(rows.assign(**{name: value})).empty
     assert cells.usable(rows.assign(bench="lstm-loop")).empty
     assert cells.usable(rows.assign(op="no_such_operation")).empty
-    # Whole models are chains of kernels: no one model is fitted to them.
+    # Whole models are chains of kernels: no single kernel model is fitted to them.
     assert cells.usable(rows.assign(op="model_end_to_end")).empty
     with pytest.raises(TableError, match="no single kernel model"):
         cells.model_of("no_such_operation", DEVICE)
     assert len(cells.usable(rows)) == 12
-    # Where a campaign has replays, calls launched one by one tell of the host, and are left out.
+    # Where a campaign has replays, calls launched one by one are left out: they measure the host too.
     ways = ["eager"] * 5 + ["graph"] * 7
     assert list(cells.usable(rows.assign(launch=ways))["launch"]) == ["graph"] * 7
     assert len(cells.usable(rows.assign(launch="eager"))) == 12
 
 
-def test_broken_rows_take_no_other_along(tmp_path):
-    """Sizes that are none, times that are no numbers, no format: the rest is fitted, what is lost said."""
+def test_broken_rows_change_nothing_for_the_others(tmp_path):
+    """Invalid sizes, times and formats: the rest is fitted, and the report says what was lost."""
     whole, path = table(), tmp_path / "rows.csv"
     spoilt = [
         ("m", ""), ("m", "0"), ("n", "-5"), ("k", "2.5"), ("k", "inf"), ("m", "many"),
@@ -176,21 +176,21 @@ def test_broken_rows_take_no_other_along(tmp_path):
         same.provenance.rows_fitted, same.provenance.mape,
     )  # fmt: skip
     assert "6 rows of gemm: a size is empty, or no whole number" in got.refused[0]
-    # A column that an operation has and the table has not.
+    # A column that the operation needs is missing.
     with pytest.raises(TableError, match=r"no row is .* whole sizes"):
         calibrate.calibrate(whole.drop(columns="k"), DEVICE)
 
 
-def test_a_case_that_is_none_is_one_line():
+def test_invalid_case_is_one_clear_line():
     rows = table(case="{}", status="ok", state="warm")
     with pytest.raises(TableError, match=r"column case: wanted a case as .* got '\{\}'"):
         calibrate.calibrate(rows, DEVICE)
-    # Rows that do not say how they went are no chains: their products are fitted all the same.
+    # Rows without a status are no chains; their products are fitted all the same.
     assert len(calibrate.calibrate(rows.drop(columns="status"), DEVICE).file.sections) == 1
 
 
-def test_a_fit_that_has_no_time_to_begin_with_is_refused():
-    """And not a traceback in the middle of a campaign, after all has been measured."""
+def test_fit_without_a_predicted_time_is_refused():
+    """Otherwise a campaign would end in a traceback after everything has been measured."""
     described = {"start_s": cpu_gemm.CONSTANTS["start_s"]}
     with pytest.raises(TableError, match="1 of 2 rows to fit on have no predicted"):
         log_fit.least_log_error(
@@ -203,13 +203,13 @@ def test_a_fit_that_has_no_time_to_begin_with_is_refused():
 @pytest.mark.parametrize("name", ["nvidia/h100-sxm", "amd/mi100"])
 def test_devices_kept_aside_are_never_fitted(name):
     device = hardware.load(name)
-    for one in (device, device.replace(hbm="1 TB/s")):  # what would be, of the same device
+    for one in (device, device.replace(hbm="1 TB/s")):  # a what-if of the same device too
         with pytest.raises(TableError, match="nothing is fitted on this device"):
             calibrate.calibrate(table(), one)
 
 
-def test_an_owner_fits_such_a_device_under_a_name_of_their_own(tmp_path, monkeypatch):
-    """What the refusal says: a copy of the spec. Its constants are the user's, and in no package."""
+def test_copied_spec_under_another_name_may_be_fitted(tmp_path, monkeypatch):
+    """As the refusal advises. The constants go to the user's cache, not into the package."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     shipped = calibration.path_of("nvidia/l4").with_name("l4.yaml").read_text(encoding="utf-8")
     mine = tmp_path / "mine.yaml"
@@ -219,14 +219,14 @@ def test_an_owner_fits_such_a_device_under_a_name_of_their_own(tmp_path, monkeyp
 
 
 def test_shared_tables_fit_no_device_kept_aside(tmp_path):
-    """Not even if asked for by name: their rows are passed over."""
+    """Not even if asked for by name: their rows are skipped."""
     path = tmp_path / "rows.csv"
     table(gpu="nvidia/l4").to_csv(path, index=False)
     assert calibrate.calibrate_tables([path]) == []
     assert calibrate.calibrate_tables([path], only=["nvidia/l4"]) == []
 
 
-def test_tables_that_are_none_are_one_line(tmp_path):
+def test_missing_or_incomplete_table_is_one_clear_line(tmp_path):
     with pytest.raises(TableError, match="no such file"):
         cells.rows_of([tmp_path / "none.parquet"])
     (tmp_path / "bad.csv").write_text("gpu,op\na,b\n")
@@ -236,7 +236,7 @@ def test_tables_that_are_none_are_one_line(tmp_path):
         cells.rows_of([])
 
 
-def test_every_measured_operation_has_a_recipe():
+def test_every_measured_operation_has_a_fit():
     gpu = hardware.load("nvidia/h200-sxm")
     for op in (
         "gemm",
@@ -256,8 +256,8 @@ def test_every_measured_operation_has_a_recipe():
         cells.recipe("no-such")
 
 
-def test_machine_wide_constants_come_from_copies():
-    """Memory levels are fitted on copies, and held for the kernels after them."""
+def test_memory_constants_of_the_machine_come_from_copies():
+    """They are fitted on copies and then held fixed for the other kernels."""
     true = {"l2_bytes_cycle": 30.0, "l3_bytes_cycle": 8.0, "bandwidth_share": 0.6, "element_cycles": 0.02}
     draw = np.random.default_rng(5)
     cells = 2.0 ** draw.uniform(10, 26, 150) // 64 * 64
@@ -271,7 +271,7 @@ def test_machine_wide_constants_come_from_copies():
     assert fitted["gemm"]["l3_bytes_cycle"] == fitted["elementwise_copy"]["l3_bytes_cycle"]
 
 
-def test_recurrent_rows_are_fitted_without_their_input_products():
+def test_recurrence_is_fitted_to_the_time_without_input_products():
     true = {"step_s": 2e-5, "gate_cycles": 20.0, "peak_share": 0.5}
     draw = np.random.default_rng(6)
     rows = pd.DataFrame({
@@ -285,8 +285,8 @@ def test_recurrent_rows_are_fitted_without_their_input_products():
     assert got["step_s"] == pytest.approx(2e-5, rel=0.2)
 
 
-def test_a_stack_runs_its_recurrence_once_a_layer():
-    """Rows of one and of two layers, made of one step's time: both are fitted by the same constants."""
+def test_stack_runs_its_recurrence_once_for_each_layer():
+    """Rows of one and two layers made from one step's time: the same constants fit both."""
     true = {"step_s": 2e-5, "gate_cycles": 20.0, "peak_share": 0.5, "call_s": 1e-5}
     draw = np.random.default_rng(7)
     rows = pd.DataFrame({
@@ -303,28 +303,29 @@ def test_a_stack_runs_its_recurrence_once_a_layer():
 @pytest.mark.parametrize(
     ("own", "before"),
     [
-        # Of ten rows, six a little worse and four much better, whatever the sign: the mean decides.
+        # Of ten rows six are a little worse and four much better, whatever the sign: the mean decides.
         ([2, -2] * 3 + [3, -3] * 2, [1, -1] * 3 + [100, -90] * 2),
-        # Most a little better, some much worse: the median does.
+        # Most are a little better and some much worse: the median decides.
         ([5] * 7 + [300] * 3, [10] * 10),
-        # Between equals, the device's own.
+        # Nearly equal: the device's own are kept.
         ([10.5] * 10, [10] * 10),
     ],
 )
-def test_constants_worse_by_chance_are_kept(own, before):
+def test_constants_not_clearly_worse_are_kept(own, before):
     with_, without = (1 + np.array(percent) / 100 for percent in (own, before))
     assert residuals.checked(with_, without, np.ones(10)) == pytest.approx(own)
 
 
 @pytest.mark.parametrize("signs", [1, [1, -1] * 5])
 def test_constants_worse_in_median_and_mean_are_refused(signs):
-    """Errors of either sign do not make up for each other."""
+    """Errors of opposite signs do not cancel."""
     worse = 1 + 0.05 * np.ones(10) * signs
     with pytest.raises(TableError, match=r"5.0 % off on 10 held-out rows, 1.0 % without it"):
         residuals.checked(worse, np.full(10, 1.01), np.ones(10))
 
 
-def test_what_a_fit_states_of_its_errors_is_their_size_and_their_bias():
+def test_provenance_states_median_and_mean_error_and_bias():
+    """Three judged rows by hand: −30, −6 and +9 %."""
     rows = pd.DataFrame({"source": ["b", "b", "a", "a", "a"], "framework": "pytorch 2", "latency_s": 1.0})
     stated = sections.section(
         Wanted(kernel="stream", op="gelu", dtype="fp32", framework="pytorch"),
@@ -339,8 +340,8 @@ def test_what_a_fit_states_of_its_errors_is_their_size_and_their_bias():
     assert (stated.source, stated.rows_fitted, stated.rows_held_out) == ("a; b", 2, 3)
 
 
-def test_constants_that_tell_nothing_are_refused_beside_whatever():
-    """An order of magnitude off, and ten times better than what there was before."""
+def test_constants_an_order_of_magnitude_off_are_refused():
+    """Even if the constants before were ten times worse."""
     measured = np.ones(10)
     with pytest.raises(TableError, match=r"900.0 % off on 10 held-out rows: no constants of this"):
         residuals.checked(np.full(10, 10.0), np.full(10, 100.0), measured)
@@ -348,7 +349,7 @@ def test_constants_that_tell_nothing_are_refused_beside_whatever():
 
 
 @pytest.mark.shared
-def test_open_tables_are_fitted_by_the_same_command(shared):
+def test_open_tables_are_fitted_as_own_rows_are(shared):
     (got,) = calibrate.calibrate_tables(
         [shared / "measurements" / "scan.parquet"], only=["nvidia/h200-sxm"], date="2025-01-01"
     )

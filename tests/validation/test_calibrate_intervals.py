@@ -1,4 +1,4 @@
-"""Intervals of the constants that are shipped."""
+"""The intervals of shipped constants and of predictions with them."""
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from costmodel.validation.calibrate_intervals import with_intervals, with_spread
 L40S = "nvidia/l40s"
 
 
-def test_shipped_intervals_are_of_the_shipped_constants(shared):
+def test_shipped_intervals_are_those_of_refits_of_the_shipped_constants(shared):
     shipped = calibration.read(calibration.path_of(L40S), L40S)
     bare = shipped.model_copy(
         update={"sections": tuple(s.model_copy(update={"intervals": {}}) for s in shipped.sections)}
@@ -26,8 +26,8 @@ def test_shipped_intervals_are_of_the_shipped_constants(shared):
             assert ends == pytest.approx(before.intervals[name], rel=0.02)
 
 
-def test_what_memory_hides_is_told_to_be_unknown():
-    """L40S's memory is slower than the loads its units keep in flight, so that rows tell nothing of those."""
+def test_constant_hidden_by_memory_has_a_wide_interval():
+    """L40S's memory is slower than the loads its units keep in flight: rows do not determine `unit_bytes`."""
     (section,) = (
         s for s in calibration.load(L40S) if s.op == "causal_conv1d_prefill" and s.framework == "vllm"
     )
@@ -38,7 +38,7 @@ def test_what_memory_hides_is_told_to_be_unknown():
 
 @pytest.mark.parametrize("table", ["gemm", "scan", "memops"])
 def test_shipped_intervals_of_predictions_are_those_of_the_held_out_rows(shared, table):
-    """And so of today's kernel models: whoever changes one writes the intervals again."""
+    """With today's kernel models: whoever changes one has to write the intervals again."""
     rows = pd.read_parquet(shared / "measurements" / f"{table}.parquet")
     for label in ("l40s", "mi210"):
         device = hardware.load(label)

@@ -1,4 +1,6 @@
-"""A campaign keeps what it measured, whatever stops it, and never mixes what does not belong together."""
+"""A campaign keeps what it measured, whatever stops it, and mixes
+no rows of different machines or versions.
+"""
 
 import dataclasses
 import errno
@@ -36,7 +38,7 @@ def test_every_case_is_visited_in_every_pass(tiny, here, tmp_path):
         assert (row["error"] is not None) == (row["pass"] == 0)
 
 
-def test_passes_have_orders_of_their_own():
+def test_each_pass_has_an_order_of_its_own():
     cases = [case("copy", {"m": 1, "n": n}) for n in range(1, 30)]
     visits = list(campaign.schedule(cases, 2))
     first, second = ([c for number, c in visits if number == p] for p in (0, 1))
@@ -45,7 +47,7 @@ def test_passes_have_orders_of_their_own():
     assert visits == list(campaign.schedule(cases, 2))
 
 
-def test_going_on_measures_only_what_is_missing(tiny, here, tmp_path):
+def test_continued_campaign_measures_only_what_is_missing(tiny, here, tmp_path):
     path = tmp_path / "j.jsonl"
     assert run(tiny, here, path, budget_s=0.0) == []
     run(tiny[:2], here, path)
@@ -67,10 +69,9 @@ measure("cpu", journal=Path(sys.argv[1]), cases=cases, budget_s=300, passes=1, d
 """
 
 
-def test_a_killed_campaign_loses_nothing(here, tmp_path):
+def test_killed_campaign_loses_no_finished_visit(here, tmp_path):
     path = tmp_path / "j.jsonl"
-    # Torch asks the system how many threads it may have, and two processes may be told different things:
-    # then their rows do not belong into one journal, which is refused, and is not what is tested here.
+    # A journal refuses rows of another number of threads, of which the system may grant each process its own.
     child = subprocess.Popen([sys.executable, "-c", _CHILD, str(path), str(here.units)])
     try:
         deadline = time.monotonic() + 300
@@ -82,7 +83,7 @@ def test_a_killed_campaign_loses_nothing(here, tmp_path):
         child.send_signal(signal.SIGKILL)
         child.wait()
     kept = path.read_bytes().count(b"\n") - 1
-    # As if it had been killed while it wrote.
+    # A half-written line, as after a kill during a write.
     with path.open("ab") as file:
         file.write(b'{"key": "half a li')
     cases = [case("copy", {"m": 8, "n": n}) for n in range(1, 400)]
@@ -91,7 +92,7 @@ def test_a_killed_campaign_loses_nothing(here, tmp_path):
     assert all(json.loads(line) for line in path.read_text().splitlines())
 
 
-def test_two_campaigns_at_once_are_refused(tiny, here, tmp_path):
+def test_second_campaign_on_a_journal_is_refused(tiny, here, tmp_path):
     """Each would measure the other's load, and write each case twice."""
     path = tmp_path / "j.jsonl"
     waiting = Journal(path, here)
@@ -104,12 +105,12 @@ def test_two_campaigns_at_once_are_refused(tiny, here, tmp_path):
         with pytest.raises(OutputError, match="another campaign is measuring"):
             measuring.set_aside(path)
     run(tiny[:1], here, path, passes=1)
-    # One that was made before has what was written meanwhile.
+    # A journal object made before reads what was written meanwhile.
     with waiting:
         assert len(waiting.rows) == 1
 
 
-def test_a_campaign_that_is_not_done_says_what_is_missing(tiny, here, tmp_path):
+def test_unfinished_campaign_says_what_is_missing(tiny, here, tmp_path):
     rows = run(tiny[:2], here, tmp_path / "j.jsonl", passes=1)
     frame = record.table(rows, here, "cpu/x")
     assert "after 2 of 6 visits, 2 of 3 cases: the same command" in record.unfinished(
@@ -121,7 +122,7 @@ def test_a_campaign_that_is_not_done_says_what_is_missing(tiny, here, tmp_path):
     assert record.unfinished(failed, cases=2, passes=2) == ""
 
 
-def test_a_journal_set_aside_is_kept_under_another_name(tiny, here, tmp_path):
+def test_journal_set_aside_is_kept_under_another_name(tiny, here, tmp_path):
     path = tmp_path / "j.jsonl"
     run(tiny, here, path, passes=1)
     before = path.read_bytes()
@@ -131,7 +132,7 @@ def test_a_journal_set_aside_is_kept_under_another_name(tiny, here, tmp_path):
     assert measuring.set_aside(path) is None
 
 
-def test_interruption_keeps_what_there_is(tiny, here, tmp_path):
+def test_interrupted_campaign_keeps_its_visits(tiny, here, tmp_path):
     def stop(done, planned, what):
         if done == 2:
             raise KeyboardInterrupt
@@ -157,7 +158,7 @@ class FullDisk:
         return getattr(self._file, name)
 
 
-def test_full_disk_keeps_what_there_is(tiny, here, tmp_path):
+def test_full_disk_keeps_the_visits_before(tiny, here, tmp_path):
     path = tmp_path / "j.jsonl"
     book = Journal(path, here)
     with book:
@@ -187,7 +188,7 @@ def test_journal_of_another_version_or_device_is_refused(tiny, here, tmp_path):
         (b'{"schema": 1, "machine": null}\n', "line 1 does not say what was measured"),
     ],
 )
-def test_what_is_no_journal_is_refused(content, message, here, tmp_path):
+def test_invalid_journal_is_refused_and_left_as_it_is(content, message, here, tmp_path):
     path = tmp_path / "j.jsonl"
     path.write_bytes(content)
     with pytest.raises(TableError, match=f"{message}.*; begin anew with --fresh"):
@@ -210,8 +211,8 @@ def test_broken_line_in_the_middle_is_refused_by_its_number(tiny, here, tmp_path
     [{"case": {}}, {"case": {"bench": "copy"}}, {"key": "0" * 16}, {"median_s": None}, {"timer": None}],
     ids=str,
 )
-def test_a_visit_that_lacks_something_is_refused_by_its_line(change, tiny, here, tmp_path):
-    """Not when the table is made of it, after all has been measured."""
+def test_incomplete_visit_is_refused_by_its_line(change, tiny, here, tmp_path):
+    """When the journal is read, and not when a table is made after all has been measured."""
     path = tmp_path / "j.jsonl"
     run(tiny[:2], here, path, passes=1)
     lines = path.read_text().splitlines()
@@ -247,15 +248,17 @@ def breaks(*_):
     raise RuntimeError("mat1 and mat2 shapes cannot be multiplied\nC++ frames follow")
 
 
-def test_a_case_that_ends_the_process_is_not_tried_again(tiny, here, tmp_path, monkeypatch):
-    """A library that crashes, or a kernel that never ends, would else stop every campaign at its case."""
+def test_case_that_ends_the_process_is_not_tried_again(tiny, here, tmp_path, monkeypatch):
+    """Otherwise a library that crashes, or a kernel that never
+    ends, would stop every campaign at its case.
+    """
     path, left = tmp_path / "j.jsonl", []
     replaced(monkeypatch, "softmax", lambda x: left.append(path.read_bytes()) or x.softmax(-1))
     softmax = [case("softmax", {"m": 4, "n": 8})]
     (row,) = run(softmax, here, path, passes=1)
     assert row["status"] == "ok"
-    assert b"begun" not in path.read_bytes()  # an ended visit is its own line
-    path.write_bytes(left[0] + b'{"half a')  # as it is when the process ends in the call
+    assert b"begun" not in path.read_bytes()  # a finished visit leaves only its row
+    path.write_bytes(left[0] + b'{"half a')  # as if the process had ended in the call
     rows = run([*softmax, *tiny], here, path, passes=1)
     assert [row["status"] for row in rows] == ["failed", "ok", "ok", "ok"]
     assert "the process ended in this visit" in rows[0]["reason"]
@@ -273,7 +276,7 @@ def test_a_case_that_ends_the_process_is_not_tried_again(tiny, here, tmp_path, m
         (lambda x: x.exp(), "incorrect", "relative error"),
     ],
 )
-def test_what_goes_wrong_with_one_case_is_recorded_and_the_rest_goes_on(
+def test_error_of_one_case_is_recorded_and_the_others_are_measured(
     call, status, reason, tiny, here, tmp_path, monkeypatch
 ):
     replaced(monkeypatch, "softmax", call)
@@ -294,14 +297,14 @@ def test_folder_that_cannot_be_made_is_one_line(here, tmp_path):
         run([], here, tmp_path / "file" / "j.jsonl")
 
 
-def test_where_no_spec_can_be_written_none_is_measured(here, tmp_path, monkeypatch):
+def test_spec_is_not_measured_where_it_cannot_be_written(here, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(measuring.spec, "measure_spec", lambda _: pytest.fail("measured"))
     with pytest.raises(OutputError, match="cannot write"):
         measuring.known_device(here, tmp_path / "file" / "folder")
 
 
-def test_cuda_asked_for_and_absent_is_one_line(monkeypatch):
+def test_missing_cuda_is_one_clear_line(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UnavailableError, match=r"cuda was asked for.*use --device cpu") as caught:
         measure("cuda")

@@ -1,4 +1,4 @@
-"""Kernels that never run alone: constants put into rows of whole calls come out again."""
+"""Kernels that never run alone: constants put into the times of whole calls come out again."""
 
 import json
 
@@ -20,7 +20,7 @@ DEVICE = hardware.load("cpu/i9-13900k")
 PRODUCTS = {"peak_share": 0.7, "pack_cycles": 1.0, "edge_rows": 1.0, "start_s": 5e-6, "fork_s": 4e-6}
 SOFTMAX = {"element_cycles": 3.0, "row_cycles": 40.0, "start_s": 2e-6, "fork_s": 2e-6}
 PASS = {"element_cycles": 0.5, "start_s": 2e-6, "fork_s": 2e-6}
-#: What is to be found: the passes that look for rows without a key.
+#: The constants to be found, of the passes that look for rows without a key.
 TRUE = {"element_cycles": 7.0, "start_s": 3e-5}
 
 
@@ -82,7 +82,7 @@ def found():
     return known
 
 
-def test_the_one_kernel_without_constants_is_found(found):
+def test_constants_of_the_one_unknown_kernel_are_found(found):
     (*_, fitted) = found.sections
     assert found.refused == []
     assert (fitted.kernel, fitted.op, fitted.direction) == ("cpu_stream", "safe_softmax", "fwd")
@@ -95,8 +95,8 @@ def test_the_one_kernel_without_constants_is_found(found):
     assert fitted.provenance.rows_held_out == held_out(rows()).sum()
 
 
-def test_its_sizes_are_those_of_the_fitted_rows():
-    """A score matrix has batch · heads · seq rows of seq_kv columns; here the largest is held out."""
+def test_sizes_of_a_chains_kernel_are_those_of_the_fitted_rows():
+    """The score matrix has batch · heads · seq rows of seq_kv columns; here the largest is held out."""
     table = rows(seed=6)
     known = Calibrated(sections=list(KNOWN))
     calibrate_chains(chained(table), DEVICE, {}, known)
@@ -105,8 +105,8 @@ def test_its_sizes_are_those_of_the_fitted_rows():
     assert scores[out].max() > scores[~out].max()
 
 
-def test_a_chains_fit_does_not_look_at_held_out_rows(found):
-    """Held-out rows 20 % slower: the same constants, 1/1.2 − 1 off."""
+def test_fit_of_a_chain_does_not_look_at_held_out_rows(found):
+    """With held-out rows 20 % slower the constants are the same, and 1/1.2 − 1 off."""
     table = rows()
     slower = np.where(held_out(table), table["latency_s"] * 1.2, table["latency_s"])
     known = Calibrated(sections=list(KNOWN))
@@ -116,16 +116,16 @@ def test_a_chains_fit_does_not_look_at_held_out_rows(found):
     assert known.sections[-1].provenance.bias == pytest.approx(-16.7, abs=1.0)
 
 
-def test_two_kernels_without_constants_are_not_told_apart():
+def test_chain_with_two_unknown_kernels_is_not_fitted():
     without = [known for known in KNOWN if known.op != "softmax"]
     assert list(chains(chained(rows()), DEVICE, without, [])) == []
 
 
-def test_what_was_tried_is_not_tried_again():
+def test_kernel_already_tried_is_not_tried_again():
     assert list(chains(chained(rows()), DEVICE, KNOWN, [("cpu_stream", "safe_softmax", "fwd")])) == []
 
 
-def test_rows_that_say_no_layer_or_did_not_run_are_left_out():
+def test_rows_without_a_layer_or_a_valid_run_are_left_out():
     good = rows(12)
     for name, value in (("state", "cold"), ("direction", "fwd+bwd"), ("status", "incorrect")):
         assert chained(good.assign(**{name: value})).empty
@@ -141,15 +141,15 @@ def test_too_few_rows_are_refused_by_name():
     assert known.refused[0].startswith("safe_softmax fp32 fwd pytorch perf_counter-median: ")
 
 
-def test_chains_are_no_cells_of_their_own():
+def test_chains_are_left_out_of_single_kernel_fits():
     """The single-kernel fit leaves the math backend's rows to the chains."""
     assert cells.usable(rows(4)).empty
 
 
-def test_what_was_fitted_is_tabled_with_unit_and_meaning(found, monkeypatch):
+def test_fitted_constants_are_tabled_with_unit_and_meaning(found, monkeypatch):
     monkeypatch.setattr(calibration, "load", lambda _: tuple(found.sections))
     table = report.fitted_constants(DEVICE).set_index("constant")
-    # Constants that were given, and cells without intervals, are left out.
+    # Cells without intervals are left out.
     assert set(table["op"]) == {"safe_softmax"}
     assert set(TRUE) <= set(table.index)
     row = table.loc["element_cycles"]

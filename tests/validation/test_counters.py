@@ -1,4 +1,4 @@
-"""Hardware counters: the tool's output read, and its absence recorded."""
+"""Hardware counters: the tool's output is parsed, and its absence recorded."""
 
 import subprocess
 import time
@@ -14,7 +14,7 @@ from costmodel.validation.case import case
 
 ONE = case("copy", {"m": 1024, "n": 256}, dtype="bf16")
 
-#: As ``ncu --csv --print-units base`` writes it: notes, a header, a line a kernel and metric.
+#: As ``ncu --csv --print-units base`` writes it: notes, a header, a line for each kernel and metric.
 OUTPUT = """==PROF== Connected to process 4242
 ==PROF== Profiling "vectorized_elementwise_kernel": 0%....100% - 1 pass
 "ID","Process ID","Kernel Name","Device","CC","Section Name","Metric Name","Metric Unit","Metric Value"
@@ -31,7 +31,7 @@ OUTPUT = """==PROF== Connected to process 4242
 
 
 def test_counts_are_summed_over_kernels():
-    """And of the sweep that comes last, which evicts what the case wrote, writes are the case's."""
+    """The last kernel is the sweep that evicts what the case wrote: its writes count as the case's."""
     assert counters.parse(OUTPUT) == {
         "dram_bytes": 524388 + 524288,
         "dram_read_bytes": 524388.0,
@@ -42,7 +42,7 @@ def test_counts_are_summed_over_kernels():
     }
 
 
-def test_a_metric_without_a_number_is_none():
+def test_metric_without_a_number_is_nan():
     got = counters.parse(OUTPUT.replace('"8,192"', '"n/a"'))
     assert np.isnan(got["instructions"])
     assert got["dram_read_bytes"] == 524388
@@ -75,7 +75,7 @@ def test_without_the_tool_counts_are_unavailable(monkeypatch):
         (0, OUTPUT, "ok", ""),
     ],
 )
-def test_what_the_tool_says_is_recorded(code, said, status, reason, monkeypatch):
+def test_status_and_reason_follow_the_tools_output(code, said, status, reason, monkeypatch):
     seen = []
 
     def run(command, _):
@@ -91,8 +91,8 @@ def test_what_the_tool_says_is_recorded(code, said, status, reason, monkeypatch)
     assert seen[0][6:10] == ["--cache-control", "none", "--replay-mode", "application"]
 
 
-def test_tool_that_hangs_is_given_up_with_what_it_began(monkeypatch, tmp_path):
-    """The case runs in a child of ncu, which has to go too: it would keep the GPU."""
+def test_tool_that_hangs_is_ended_with_its_child(monkeypatch, tmp_path):
+    """The case runs in a child of ncu; left running, it would keep the GPU."""
     tool, child = tmp_path / "ncu", tmp_path / "child"
     tool.write_text(f"#!/bin/sh\nsleep 600 &\necho $! > {child}\nwait\n")
     tool.chmod(0o755)
@@ -106,7 +106,7 @@ def test_tool_that_hangs_is_given_up_with_what_it_began(monkeypatch, tmp_path):
     pytest.fail("the child of the tool runs on")
 
 
-def test_counted_traffic_stands_beside_the_stated_one(monkeypatch):
+def test_counted_traffic_is_compared_with_the_layers(monkeypatch):
     monkeypatch.setattr(counters, "count", lambda *_, **__: counters.Counts("ok", "", counters.parse(OUTPUT)))
     got = memory.traffic([ONE], hardware.load("nvidia/h200-sxm"))
     # One table of 1024 × 256 in 16 bits is read, one is written.
@@ -114,7 +114,7 @@ def test_counted_traffic_stands_beside_the_stated_one(monkeypatch):
     assert got.loc[0, "ratio"] == pytest.approx(1, rel=1e-3)
 
 
-def test_counters_that_are_not_to_be_had_are_asked_for_once(monkeypatch):
+def test_unavailable_counters_are_asked_for_once(monkeypatch):
     asked = []
 
     def count(one, **_):
@@ -129,14 +129,14 @@ def test_counters_that_are_not_to_be_had_are_asked_for_once(monkeypatch):
     assert got["ratio"].isna().all()
 
 
-def test_a_case_that_fails_leaves_the_others_counted(monkeypatch):
+def test_failed_case_leaves_the_others_counted(monkeypatch):
     answers = iter(("failed", "ok"))
     monkeypatch.setattr(counters, "count", lambda *_, **__: counters.Counts(next(answers), "", {}))
     assert list(counters.count_cases(plans.counted()[:2])["status"]) == ["failed", "ok"]
 
 
-def test_counting_ends_with_its_time(monkeypatch):
-    """Else a command that is stopped in it has counted nothing: rows are written when all are there."""
+def test_counting_stops_at_its_time_budget(monkeypatch):
+    """Rows are written only at the end, so a command stopped while counting would lose them all."""
     given = []
 
     def count(one, timeout_s):
@@ -151,7 +151,7 @@ def test_counting_ends_with_its_time(monkeypatch):
     assert 0.08 > given[0] > given[1] > 0
 
 
-def test_what_is_counted_shows_the_laws_it_is_there_for():
+def test_counted_cases_show_how_traffic_grows():
     """Dense traffic grows with n², tiled with n (FlashAttention-2 re-reads from L2); FA-1's falls as 1/M."""
     table = memory.traffic(plans.counted(), hardware.load("nvidia/h200-sxm"))
     stated = dict(zip(table["case"], table["stated_bytes"], strict=True))
@@ -169,7 +169,7 @@ def test_what_is_counted_shows_the_laws_it_is_there_for():
     assert fits < device.onchip_capacity < does_not
 
 
-def test_peak_memory_stands_beside_the_footprint():
+def test_peak_memory_is_compared_with_the_footprint():
     names = {"op": "gemm", "kernel": "k", "dtype": "bf16", "direction": "fwd", "case": "{}"}
     frame = pd.DataFrame(
         [

@@ -1,4 +1,4 @@
-"""Crossovers of linear and quadratic layers: how near to published ones; more work in less time."""
+"""Crossovers of linear and quadratic layers against published ones, and more arithmetic in less time."""
 
 import itertools
 
@@ -15,11 +15,11 @@ def ratio(device, rung, framework):
     return crossovers.crossover(device, rung=rung, framework=framework) / ((low + high) / 2)
 
 
-def test_where_the_published_kernel_was_fitted_the_crossover_is_right():
+def test_crossover_on_b200_is_that_of_the_rows_it_was_fitted_on():
     """claims §3.7: B200 near 9K; the shared table's rows of sglang 0.5.14 cross later, near 10.7K.
 
-    Its chunked net takes 0.596 ms of 8,192 tokens and 2.293 of 32,768, its attention 0.717 of 10,240 and
-    1.701 of 16,384 (4 key heads): powers of the length between them meet there. It has no rows of H200.
+    Its chunked net takes 0.596 ms for 8,192 tokens and 2.293 for 32,768, its attention 0.717 for 10,240 and
+    1.701 for 16,384 (4 key heads): power laws through these points meet there. It has no rows of H200.
     """
     net = np.log(2.293 / 0.596) / np.log(32768 / 8192)
     attention = np.log(1.701 / 0.717) / np.log(16384 / 10240)
@@ -31,8 +31,8 @@ def test_where_the_published_kernel_was_fitted_the_crossover_is_right():
     assert 1 < ratio("nvidia/b200-sxm", "calibrated", "sglang") < 1.2
 
 
-def test_with_constants_of_a_relative_it_is_right_on_h200():
-    """5 to 6K, to a thousand: its own rows are of another kernel (FlashInfer's), B200's of sglang's."""
+def test_crossover_on_h200_with_constants_of_a_relative_is_the_published_one():
+    """5 to 6K, rounded to a thousand. H200's own rows are of FlashInfer's kernel, B200's of sglang's."""
     low, high = crossovers.PUBLISHED["nvidia/h200-sxm"]
     for rung in ("kernel", None):
         assert (
@@ -40,8 +40,8 @@ def test_with_constants_of_a_relative_it_is_right_on_h200():
         )
 
 
-def test_on_h100_which_nothing_was_fitted_on():
-    """8K; 1.084 ms of attention, 1.002 ms of the delta net at 8,192 (claims §3.7)."""
+def test_crossover_on_h100_is_the_published_one_though_nothing_was_fitted():
+    """claims §3.7: 8K, where attention takes 1.084 ms and the delta net 1.002."""
     assert ratio("nvidia/h100-sxm", "kernel", "sglang") == pytest.approx(1, abs=0.1)
     sizes = {"batch": 1, "seq": 8192, "head_dim": 128, "heads": 32, "kv_heads": 8}
     attention = predict(
@@ -50,8 +50,8 @@ def test_on_h100_which_nothing_was_fitted_on():
     assert attention == pytest.approx(1.084e-3, rel=0.12)
 
 
-def test_a_crossover_is_where_the_order_changes(monkeypatch):
-    """Of n² and 1000·n it is 1000, to the width of the grid; NaN where it lies beyond."""
+def test_crossover_is_the_length_at_which_the_order_changes(monkeypatch):
+    """n² and 1000·n cross at 1000, to the width of the grid; NaN beyond the grid."""
 
     class Fixed:
         def __init__(self, seconds):
@@ -79,7 +79,7 @@ def test_a_crossover_is_where_the_order_changes(monkeypatch):
             ("tiled-attention", "dense-attention"),
             ("nvidia/v100-sxm2-16gb", "nvidia/a100-sxm-80gb", "nvidia/h200-sxm"),
         ),
-        # Without tensor cores seven times the products are as long as the chain where scores are written.
+        # Without tensor cores the products take as long as the chain if scores are written, so tiled alone.
         ("tiled-attention", "nvidia/p100-sxm2-16gb"),
     ],
 )
@@ -100,8 +100,8 @@ def test_more_arithmetic_in_less_time(device, kind):
     assert times[0] < times[1]
 
 
-def test_more_arithmetic_in_less_time_is_measured():
-    """No word on the time here: that is of the machine the test runs on."""
+def test_more_arithmetic_in_less_time_can_be_measured():
+    """The times themselves depend on the machine that runs the test, and are not compared."""
     pytest.importorskip("torch")
     found = more_work.compare(seq=64, width=32, heads=2, budget_s=0.05)
     assert found.attention_flops > found.recurrence_flops > 4 * 64 * 32 * 32

@@ -1,4 +1,4 @@
-"""The path that a GPU takes, walked on a machine without one: see ``fake_cuda``."""
+"""The host code for a GPU, run on a machine without one: see ``fake_cuda``."""
 
 import contextlib
 import dataclasses
@@ -58,20 +58,20 @@ SIZES = {
 
 @pytest.fixture
 def fake(monkeypatch):
-    """Give what measures a torch whose CUDA device is the CPU; torch itself knows nothing of it."""
+    """Give the measuring code a torch whose CUDA device is the CPU; torch itself is unchanged."""
     module = Torch()
 
     def imported(name):
         return module if name == "torch" else importlib.import_module(name)
 
     monkeypatch.setattr(torch_env, "importlib", types.SimpleNamespace(import_module=imported))
-    # Triton would launch on a real device, or interpret: a barrier over all units never ends there.
+    # Triton would launch on a real device or interpret, and an interpreted barrier never ends.
     kernels = [f"costmodel.validation.triton_{name}" for name in ("attention", "arithmetic", "barrier")]
     for name in ("triton", *kernels):
         monkeypatch.setitem(sys.modules, name, None)
     move = torch.nn.Module.to
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, device, dtype: move(self, dtype=dtype))
-    # Times are of a CPU, and mean nothing: a busy one shall not take minutes for them.
+    # The times are the CPU's and mean nothing: do not spend minutes on them.
     monkeypatch.setattr(timing, "MAX_SAMPLES", 5)
     monkeypatch.setattr(timing, "MAX_CALLS", 10)
     timing._side_stream.cache_clear()
@@ -87,7 +87,7 @@ def cases(names=SIZES):
     yield case("matmul", SIZES["matmul"], dtype="bf16", state="cold")
 
 
-def test_a_campaign_goes_through(fake, tmp_path):
+def test_campaign_runs_every_case_and_records_sensors(fake, tmp_path):
     wanted = list(cases())
     frame = measure("cuda", cases=wanted, journal=tmp_path / "j.jsonl", budget_s=600.0, passes=2)
     assert set(frame["status"]) == {"ok"}, frame[["case", "reason"]].to_string()
@@ -99,7 +99,7 @@ def test_a_campaign_goes_through(fake, tmp_path):
     assert set(frame[frame["launch"] == "eager"]["timer"]) == {"queued-event-median"}
     assert fake.cuda.captured == 2 * len(graphs)
     assert fake.cuda.replayed > 0
-    # A sensor that is not there is empty, and the others are read in their units.
+    # A missing sensor is empty; the others are converted to SI units.
     assert frame["temperature_c"].isna().all()
     assert (frame["clock_hz"] == 1.98e9).all()
     assert (frame["power_w"] == 350.0).all()
@@ -109,7 +109,7 @@ def test_a_campaign_goes_through(fake, tmp_path):
 
 
 @pytest.mark.parametrize(("lasts", "calls"), [(1e-6, 100), (2.1e-5, 48), (3e-4, 4), (2e-3, 1)])
-def test_a_graph_holds_one_long_call_or_many_short_ones(lasts, calls, fake, monkeypatch):
+def test_graph_holds_one_long_call_or_many_short_ones(lasts, calls, fake, monkeypatch):
     ran = []
     watch = timing.stopwatch("cuda", 2**20)
     ready = dataclasses.replace(prepare(case("copy", {"m": 4, "n": 4}), "cuda"), run=lambda: ran.append(1))
@@ -122,8 +122,8 @@ def test_a_graph_holds_one_long_call_or_many_short_ones(lasts, calls, fake, monk
     assert taken.median_s == pytest.approx(lasts / calls)
 
 
-def test_the_command_records_and_shows(fake, tmp_path, monkeypatch, capsys):
-    """`validate --device cuda` on a short plan: rows, rates and a page, and the verdicts."""
+def test_command_records_rows_rates_counters_and_a_page(fake, tmp_path, monkeypatch, capsys):
+    """`validate --device cuda` on a short plan."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(plans, "plan", lambda kind, full: list(cases(["matmul", "softmax"])))
     monkeypatch.setattr(microbench, "_SIDES", {"cuda": (8,)})
@@ -134,7 +134,7 @@ def test_the_command_records_and_shows(fake, tmp_path, monkeypatch, capsys):
     assert run(words) == 0, capsys.readouterr().err
     said = capsys.readouterr().out
     assert "held-out shapes" in said
-    # A CPU takes other times than the H200 that it pretends to be: that is said, cell by cell.
+    # The CPU's times are not those of an H200: the command says so for each cell.
     assert "matmul fp32 fwd+bwd eager warm" in said.partition("off by over 30 %")[2]
     assert {path.name for path in tmp_path.glob("h200.*")} == {
         "h200.csv", "h200.parquet", "h200.micro.csv", "h200.counters.csv", "h200.html",
@@ -142,12 +142,12 @@ def test_the_command_records_and_shows(fake, tmp_path, monkeypatch, capsys):
     assert set(pd.read_csv(name.with_suffix(".counters.csv"))["status"]) == {"unavailable"}
     assert "Traffic that the hardware counted" in name.with_suffix(".html").read_text(encoding="utf-8")
     assert {"step", "bandwidth"} <= set(pd.read_csv(name.with_suffix(".micro.csv"))["quantity"])
-    assert run(words) != 0  # nothing that exists is replaced unasked
+    assert run(words) != 0  # existing files are not replaced without being asked
     assert "exists" in capsys.readouterr().err
 
 
-def test_constants_say_which_table_they_rest_on(fake, tmp_path, monkeypatch):
-    """Its name and hash, as those of tables that others measured have them."""
+def test_fit_knows_name_and_hash_of_its_table(fake, tmp_path, monkeypatch):
+    """As for tables that others measured."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(plans, "plan", lambda kind, full: list(cases(["bmm"])))
     seen = []
@@ -165,8 +165,8 @@ def test_constants_say_which_table_they_rest_on(fake, tmp_path, monkeypatch):
     assert seen == [(False, {}), ({"h200.parquet"}, {"h200.parquet": kept})]
 
 
-def test_counting_comes_when_all_else_is_there(fake, tmp_path, monkeypatch, capsys):
-    """It takes minutes, and a command may be stopped in it: fit and errors are not to be lost with it."""
+def test_counting_comes_last(fake, tmp_path, monkeypatch, capsys):
+    """It takes minutes and may be interrupted: fit and errors must not be lost then."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(plans, "plan", lambda kind, full: list(cases(["matmul"])))
     fitted = []
@@ -182,7 +182,7 @@ def test_counting_comes_when_all_else_is_there(fake, tmp_path, monkeypatch, caps
     assert "held-out shapes" in capsys.readouterr().out
 
 
-def test_rates_that_fail_take_no_page_along(fake, tmp_path, monkeypatch, capsys):
+def test_failed_rates_leave_rows_and_page(fake, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(plans, "plan", lambda kind, full: list(cases(["matmul"])))
 
@@ -199,8 +199,8 @@ def test_rates_that_fail_take_no_page_along(fake, tmp_path, monkeypatch, capsys)
     assert {path.suffix for path in tmp_path.glob("h200.*")} == {".csv", ".parquet", ".html"}
 
 
-def test_a_part_of_a_gpu_is_not_fitted_as_the_whole(fake, tmp_path, monkeypatch, capsys):
-    """132 units here, 108 of the spec that is given: refused before anything is measured."""
+def test_part_of_a_gpu_is_not_fitted_as_the_whole(fake, tmp_path, monkeypatch, capsys):
+    """132 units here, 108 in the spec given: refused before anything is measured."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("costmodel.validation.measuring.measure", lambda *_, **__: pytest.fail("measured"))
     assert run(["validate", "--device", "cuda", "--fit", "--spec", "a100-sxm-80gb", "--budget", "0"]) == 2
@@ -209,7 +209,7 @@ def test_a_part_of_a_gpu_is_not_fitted_as_the_whole(fake, tmp_path, monkeypatch,
     assert "132 of NVIDIA H200" in said
 
 
-def test_a_device_kept_aside_is_refused_before_it_is_measured(fake, tmp_path, monkeypatch, capsys):
+def test_device_kept_aside_is_refused_before_it_is_measured(fake, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("costmodel.validation.measuring.measure", lambda *_, **__: pytest.fail("measured"))
     assert run(["validate", "--device", "cuda", "--fit", "--spec", "h100-sxm", "--budget", "0"]) == 2
@@ -217,7 +217,7 @@ def test_a_device_kept_aside_is_refused_before_it_is_measured(fake, tmp_path, mo
 
 
 def test_peak_memory_leaves_out_what_a_library_keeps(fake, monkeypatch):
-    """Operands 300, a workspace kept from the first call on 5,000, a call's own 40."""
+    """By hand: operands 300, a workspace of 5,000 kept from the first call on, 40 for each call."""
     calls = []
 
     def run():
@@ -236,7 +236,7 @@ def test_peak_memory_leaves_out_what_a_library_keeps(fake, monkeypatch):
 
 
 def test_caches_of_a_gpu_are_emptied_by_reading(fake):
-    """What is written stays in L2, and goes to memory when the timed call needs its place."""
+    """Written data would stay in L2 and be evicted to memory during the timed call."""
     made = []
     zeros = fake.zeros
     fake.zeros = lambda *sizes, **how: made.append(zeros(*sizes, **how)) or made[-1]
@@ -249,8 +249,8 @@ def test_caches_of_a_gpu_are_emptied_by_reading(fake):
 
 
 @pytest.mark.parametrize("state", ["cold", "warm"])
-def test_what_is_counted_is_the_case_and_a_sweep(state, fake, monkeypatch):
-    """Caches are emptied by reading, just before; what the case left in them is written out just after."""
+def test_profiled_range_is_the_case_and_a_sweep(state, fake, monkeypatch):
+    """Caches are emptied by reading just before; what the case left in them is written out just after."""
     said = []
     one = case("matmul", SIZES["matmul"], state=state)
     ready = prepare(one, "cuda")
@@ -268,20 +268,18 @@ def test_what_is_counted_is_the_case_and_a_sweep(state, fake, monkeypatch):
 
 
 @pytest.mark.parametrize(("cudnn", "side_by_side"), [(91900, True), (91200, False), (None, False)])
-def test_weights_in_bf16_are_laid_side_by_side_where_cudnn_has_the_format(
-    cudnn, side_by_side, fake, monkeypatch
-):
+def test_bf16_weights_are_flattened_where_cudnn_has_the_format(cudnn, side_by_side, fake, monkeypatch):
     known, asked = {torch.half, torch.float, torch.double}, []
     flags = types.SimpleNamespace(version=lambda: cudnn, CUDNN_TENSOR_DTYPES=known)
     monkeypatch.setattr(fake, "backends", types.SimpleNamespace(cudnn=flags))
     monkeypatch.setattr(torch.nn.LSTM, "flatten_parameters", lambda _: asked.append(torch.bfloat16 in known))
     make = RandomMaker(fake, "cuda", torch.bfloat16, torch.Generator(), gradients=False)
     registry.find("lstm").build(case("lstm", SIZES["lstm"], dtype="bf16"), make)
-    assert asked[-1] is side_by_side  # as it was moved to the device
+    assert asked[-1] is side_by_side  # when it was moved to the device
 
 
 class OutOfResources(Exception):
-    """As Triton's: no RuntimeError."""
+    """Stand for Triton's exception, which is no RuntimeError."""
 
 
 def failing(monkeypatch, error, breaks=lambda: None):
@@ -308,7 +306,7 @@ def failing(monkeypatch, error, breaks=lambda: None):
     ],
     ids=str,
 )  # fmt: skip
-def test_what_goes_wrong_with_one_case_stays_with_it(error, status, fake, tmp_path, monkeypatch):
+def test_error_of_one_case_leaves_the_others_measured(error, status, fake, tmp_path, monkeypatch):
     failing(monkeypatch, error)
     frame = measure(
         "cuda", cases=list(cases(["softmax", "bmm"])), journal=tmp_path / "j.jsonl", budget_s=200.0, passes=1
@@ -316,7 +314,7 @@ def test_what_goes_wrong_with_one_case_stays_with_it(error, status, fake, tmp_pa
     bad = frame[frame["status"] != "ok"]
     assert list(bad["status"]) == [status]
     assert list(bad["launch"]) == ["graph"]
-    assert fake.cuda.emptied == fake.cuda.captured + 1  # what it held was given back
+    assert fake.cuda.emptied == fake.cuda.captured + 1  # the failed case's memory was released
 
 
 def waits(x):
@@ -333,22 +331,22 @@ def synchronises(x):
 
 
 @pytest.mark.parametrize("call", [waits, draws, synchronises])
-def test_what_a_graph_cannot_hold_is_recorded_with_its_cause(call, fake, tmp_path, monkeypatch):
-    """The error that ends the capture hides the one that broke it; calls from the host go on."""
+def test_failed_capture_is_recorded_with_its_cause(call, fake, tmp_path, monkeypatch):
+    """The error at the end of the capture hides the original one. Eager calls go on."""
     right = registry.find("softmax")
 
     def build(case, make):
         return dataclasses.replace(right.build(case, make), call=call, exact=call)
 
     monkeypatch.setitem(registry.benches(), "softmax", dataclasses.replace(right, build=build))
-    # The others shall be right: what is drawn anew is never what it was.
+    # `draws` gives other numbers in each call, so results are not compared here.
     monkeypatch.setattr(campaign, "relative_error", lambda *_: 0.0)
     wanted = [case("softmax", SIZES["softmax"], launch=launch) for launch in ("graph", "eager")]
     wanted += list(cases(["bmm", "matmul"]))
     frame = measure("cuda", cases=wanted, journal=tmp_path / "j.jsonl", budget_s=200.0, passes=1)
     assert set(frame[frame["bench"] != "softmax"]["status"]) == {"ok"}  # captures after it go on
     assert fake.cuda.underway == []
-    assert len(fake.cuda.released) == 1  # that capture's memory; of the others torch takes care
+    assert len(fake.cuda.released) == 1  # that capture's memory; torch releases the others'
     frame = frame[frame["bench"] == "softmax"].set_index("launch")
     assert list(frame.loc[["graph", "eager"], "status"]) == ["failed", "ok"]
     assert "previous error during capture" in frame.loc["graph", "reason"]
@@ -362,7 +360,7 @@ def test_what_a_graph_cannot_hold_is_recorded_with_its_cause(call, fake, tmp_pat
     "fault", [FileNotFoundError("/nonexistent/cc"), RuntimeError("Failed to find C compiler.\nMore")], ids=str
 )
 def test_rates_are_taken_where_triton_cannot_compile(fault, fake, monkeypatch):
-    """A campaign's rows are there by then: fit and page shall not be lost to a missing C compiler."""
+    """The campaign's rows exist by then: a missing C compiler must not cost the fit and the page."""
 
     def fails(*_, **__):
         raise fault
@@ -379,7 +377,7 @@ def test_rates_are_taken_where_triton_cannot_compile(fault, fake, monkeypatch):
     assert all("More" not in str(one.message) for one in said)
 
 
-def test_a_device_that_works_no_more_ends_the_campaign(fake, tmp_path, monkeypatch):
+def test_broken_device_ends_the_campaign(fake, tmp_path, monkeypatch):
     error = "CUDA error: an illegal memory access was encountered"
     failing(monkeypatch, RuntimeError(error), lambda: setattr(fake.cuda, "broken", error))
     wanted, path = list(cases(["softmax", "bmm"])), tmp_path / "j.jsonl"
@@ -392,7 +390,7 @@ def test_a_device_that_works_no_more_ends_the_campaign(fake, tmp_path, monkeypat
     assert len(frame) == len(wanted)
 
 
-def test_a_machine_with_cuda_but_no_gpu_is_one_line(fake, tmp_path):
+def test_cuda_without_a_gpu_is_one_clear_line(fake, tmp_path):
     fake.cuda.available = False
     with pytest.raises(UnavailableError, match="no NVIDIA GPU or driver is visible; use --device cpu"):
         measure("cuda", journal=tmp_path / "j.jsonl")
@@ -401,7 +399,7 @@ def test_a_machine_with_cuda_but_no_gpu_is_one_line(fake, tmp_path):
         machine("cuda")
 
 
-def test_rows_of_one_machine_are_not_gone_on_with_on_another(fake, tmp_path, here):
+def test_journal_of_another_machine_is_refused(fake, tmp_path, here):
     path = tmp_path / "j.jsonl"
     with Journal(path, machine("cuda")):
         pass
@@ -409,7 +407,7 @@ def test_rows_of_one_machine_are_not_gone_on_with_on_another(fake, tmp_path, her
         journal.read(path, here)
 
 
-def test_microbenchmarks_go_through(fake, monkeypatch):
+def test_microbenchmarks_measure_every_quantity(fake, monkeypatch):
     monkeypatch.setattr(microbench, "_SIDES", {"cuda": (8,)})
     rows = microbench.microbenchmarks(machine("cuda"), budget_s=1.0)
     assert {"bandwidth", "matmul", "launch", "step"} == set(rows["quantity"])
@@ -432,14 +430,14 @@ def test_microbenchmarks_go_through(fake, monkeypatch):
         ("Tesla T4", "nvidia/t4"),
     ],
 )
-def test_names_that_drivers_give(title, name, fake, monkeypatch):
+def test_names_from_drivers_are_recognised(title, name, fake, monkeypatch):
     facts = fake.cuda.get_device_properties(0)
     facts.name = title
     monkeypatch.setattr(fake.cuda, "get_device_properties", lambda _: facts)
     assert places.find_device(machine("cuda")).name == name
 
 
-def test_a_gpu_without_a_spec_says_what_to_do(fake, monkeypatch):
+def test_gpu_without_a_spec_is_refused_with_what_to_do(fake, monkeypatch):
     facts = fake.cuda.get_device_properties(0)
     facts.name = "NVIDIA Z9000"
     monkeypatch.setattr(fake.cuda, "get_device_properties", lambda _: facts)
@@ -447,12 +445,12 @@ def test_a_gpu_without_a_spec_says_what_to_do(fake, monkeypatch):
         places.find_device(machine("cuda"))
 
 
-def test_the_spec_of_a_gpu_without_one_is_measured(fake, monkeypatch, tmp_path):
+def test_gpu_without_a_spec_gets_one_from_its_rates(fake, monkeypatch, tmp_path):
     facts = fake.cuda.get_device_properties(0)
     facts.name = "NVIDIA Z9000"
     monkeypatch.setattr(fake.cuda, "get_device_properties", lambda _: facts)
     monkeypatch.setattr(spec_gpu, "_highest_clock", lambda: 1.98e9)
-    # What a replay of nothing takes on the CPU is no launch: rates of a GPU, as microbenchmarks give them.
+    # The rates of a GPU, since an empty replay on the CPU is no launch.
     rows = [("matmul", name, 2**26, 4e14, "FLOP/s") for name in ("bf16", "tf32")]
     rows += [("bandwidth", "copy", 2**28, 4e12, "B/s"), ("launch", "graph", 4, 2e-6, "s")]
     rows += [("step", "graph", 4, 2e-6, "s")]
@@ -467,7 +465,7 @@ def test_the_spec_of_a_gpu_without_one_is_measured(fake, monkeypatch, tmp_path):
 
 
 def test_recurrent_rows_of_a_gpu_are_fitted_as_they_are_predicted(fake):
-    """Rows made of predictions, half again as long: the fit has the products, algorithms and stacks."""
+    """Rows are predictions times 1.5: the fit must know the products, algorithms and stacks."""
     device = hardware.load("nvidia/h200-sxm")
     wanted = [c for c in plans.plan("cuda") if c.bench in ("lstm", "gru") and c.dtype == "fp16"]
     wanted = [c for c in wanted if (c.direction, c.launch) == ("fwd", "graph")]
@@ -487,8 +485,10 @@ def test_recurrent_rows_of_a_gpu_are_fitted_as_they_are_predicted(fake):
     assert off.max() < 0.3
 
 
-def test_a_fit_is_held_against_what_is_predicted_without_it(fake):
-    """Torch's products on an H200 rest on cuBLAS through TensorRT-LLM there, not on an A100 and its host."""
+def test_fit_is_compared_with_what_is_predicted_without_it(fake):
+    """torch's products on an H200 take its TensorRT-LLM constants of
+    cuBLAS, not those of an A100 and its host.
+    """
     device = hardware.load("nvidia/h200-sxm")
     wanted = [c for c in plans.plan("cuda") if (c.bench, c.dtype, c.direction) == ("bmm", "bf16", "fwd")]
     words = ("median_s", "q1_s", "q3_s", "clock_hz", "temperature_c", "power_w", "load")
@@ -498,7 +498,7 @@ def test_a_fit_is_held_against_what_is_predicted_without_it(fake):
     frame = record.table(visits, machine("cuda"), device.name)
     known = with_predictions(frame, device).set_index("row_id")
     assert set(known["constants_from"]) == {"self"}
-    # As long as predicted, but for noise: constants of 15 rows can only be worse, and are refused.
+    # Predictions with noise: constants fitted on 15 rows can only be worse, and are refused.
     noise = np.exp(np.random.default_rng(1).normal(0.0, 0.03, len(frame)))
     rows = frame.assign(latency_s=known["seconds"].to_numpy() * noise)
     got = calibrate.calibrate(rows, device, date="2025-01-01")
@@ -508,8 +508,8 @@ def test_a_fit_is_held_against_what_is_predicted_without_it(fake):
     assert "without it" in got.refused[0]
 
 
-def test_the_plan_is_what_a_gpu_can_run():
-    """Every case's kernel exists there in its format and direction; no backward pass is captured alone."""
+def test_plan_has_only_cases_that_a_gpu_can_run():
+    """Every kernel exists there in its format and direction; no backward pass is captured alone."""
     wanted = plans.plan("cuda")
     assert {c.bench for c in wanted} >= {"matmul", "sdpa-flash", "sdpa-cudnn", "triton-attention"}
     assert {(c.bench, c.dtype) for c in wanted} >= {("scaled-mm", "fp8"), ("lstm", "fp16"), ("gru", "bf16")}
@@ -521,5 +521,5 @@ def test_the_plan_is_what_a_gpu_can_run():
         assert not (one.launch == "graph" and one.direction == "bwd")
         assert not (one.launch == "graph" and one.state == "cold")
         if one.get("kv_heads", one.get("heads", 0)) != one.get("heads", 0):
-            # Torch's own page of the function, of its argument enable_gqa, has the first two.
+            # torch documents the first two for its argument enable_gqa.
             assert one.bench in ("sdpa-math", "sdpa-flash", "sdpa-cudnn")

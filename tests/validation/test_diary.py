@@ -13,7 +13,7 @@ FRONT = ["diary-of-mispredictions", "index", "open-questions"]
 
 
 def anchors(text):
-    """The anchors that GitHub gives to headings: repeated ones are numbered."""
+    """Return the anchors that GitHub gives to headings: repeated ones are numbered."""
     seen = Counter()
     found = []
     for title in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
@@ -39,7 +39,7 @@ def test_anchors_are_those_of_github():
     ]
 
 
-def test_links_lead_to_entries():
+def test_links_within_the_diary_lead_to_headings():
     assert set(links(TEXT)) <= set(anchors(TEXT))
 
 
@@ -53,12 +53,12 @@ def test_open_questions_have_an_entry():
 
 
 @pytest.mark.parametrize("page", ["validation/ACCURACY.md", "validation/accuracy_page.py"])
-def test_entries_named_elsewhere_are_there(page):
+def test_entries_named_elsewhere_exist(page):
     named = re.findall(r'DIARY\.md, "([^"]+)"', (ROOT / page).read_text(encoding="utf-8"))
     assert named
     assert set(named) <= set(re.findall(r"^#+ (.+)$", TEXT, re.MULTILINE))
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#\s]+)\)", TEXT))))
-def test_files_that_it_names_are_there(target):
+def test_files_named_in_the_diary_exist(target):
     assert (ROOT / "validation" / target).exists()

@@ -26,11 +26,11 @@ def test_cells_with_most_rows_far_off_come_first():
     assert found["under 20 µs"].tolist() == [1, 0]
 
 
-def test_the_farthest_is_so_by_its_ratio_and_says_its_sizes():
+def test_farthest_row_is_chosen_by_its_ratio_and_named_by_its_sizes():
     assert far(ROWS, ["gpu", "op"])["farthest"].tolist() == ["m=32: 1 ms, -50 %", "m=8: 1 ms, +100 %"]
 
 
-def test_nothing_far_off_is_an_empty_table():
+def test_no_row_far_off_gives_an_empty_table():
     found = far(ROWS.assign(seconds=ROWS["latency_s"]), ["gpu", "op"])
     assert found.empty
     assert "farthest" in found

@@ -21,7 +21,7 @@ def judge(model, recipe, rows, device):
 
 
 @pytest.mark.parametrize(("op", "limit"), [("relu", 0.02), ("elementwise_add", 0.02), ("layernorm", 0.06)])
-def test_memory_bound_rows(shared, op, limit):
+def test_memory_bound_fits_predict_held_out_rows(shared, op, limit):
     table = pd.read_parquet(shared / "measurements" / "memops.parquet")
     rows = table[(table["gpu"] == "v100-pcie-32gb") & (table["op"] == op)].iloc[::2]
     constants, error = judge(stream, fit_stream, rows, hardware.load("nvidia/v100-pcie-32gb"))
@@ -39,14 +39,14 @@ def test_memory_bound_rows(shared, op, limit):
         ("causal_conv1d_prefill", conv, 0.06),
     ],
 )
-def test_scan_rows(shared, op, model, limit):
+def test_scan_fits_predict_held_out_rows(shared, op, model, limit):
     table = pd.read_parquet(shared / "measurements" / "scan.parquet")
     rows = table[(table["gpu"] == "h200-sxm") & (table["op"] == op)]
     _, error = judge(model, fit_scan, rows, hardware.load("nvidia/h200-sxm"))
     assert error < limit
 
 
-def test_recurrent_rows(shared):
+def test_recurrent_fits_predict_held_out_rows(shared):
     rows = published.read(shared / "reference")
     rows = rows[(rows["reason"] == "") & (rows["device"] == "nvidia/v100-sxm2-16gb") & rows["recurrent_only"]]
     rows = rows[(rows["dtype"] == "fp32") & (rows["direction"] == "bwd_data")].reset_index(drop=True)
@@ -60,7 +60,7 @@ def test_recurrent_rows(shared):
     assert np.mean(errors) < 0.2
 
 
-def test_a_fit_finds_the_constants_that_made_the_times():
+def test_fit_finds_the_constants_that_made_the_times():
     device = hardware.load("nvidia/v100-pcie-32gb")
     sizes = {"rows": np.geomspace(1, 1e6, 60), "cols": 1024.0, "reads": 1.0}
     truth = {"bandwidth_share": 0.73, "start_s": 4e-6, "warm_share": 0.0}
@@ -86,8 +86,8 @@ def test_a_fit_finds_the_constants_that_made_the_times():
         ),
     ],
 )
-def test_what_rows_do_not_tell_stays_where_it_is_expected(expected, start_s):
-    """Passes of milliseconds tell the bandwidth, and nothing of how a kernel starts, wherever fits begin."""
+def test_constant_that_rows_do_not_determine_stays_at_its_expected_value(expected, start_s):
+    """Passes of milliseconds determine the bandwidth and not a kernel's start, wherever the fit begins."""
     device = hardware.load("nvidia/v100-pcie-32gb")
     sizes = {"rows": np.geomspace(1e6, 1e9, 60), "cols": 1024.0, "reads": 1.0}
     measured = stream.seconds(device, {"bandwidth_share": 0.73, "warm_share": 0.0}, **sizes).seconds
@@ -103,8 +103,8 @@ def test_what_rows_do_not_tell_stays_where_it_is_expected(expected, start_s):
     assert found["start_s"] == pytest.approx(start_s, rel=0.05)
 
 
-def test_arithmetic_is_told_from_memory_by_what_a_plain_pass_reaches():
-    """Rows of one pass do not tell which of the two limits it; those of a plain one, fitted before, do."""
+def test_arithmetic_is_separated_from_memory_by_a_plain_passes_share():
+    """Rows of one operation do not show which of the two limits it; the share of a plain pass does."""
     device = hardware.load("amd/mi210")
     n = np.repeat(2.0 ** np.arange(8, 14), 8)
     rows = pd.DataFrame({
@@ -120,20 +120,20 @@ def test_arithmetic_is_told_from_memory_by_what_a_plain_pass_reaches():
 
 
 @pytest.mark.parametrize("name", ["amd/mi210", "nvidia/v100-pcie-32gb", "nvidia/t4", "nvidia/a100-pcie-80gb"])
-def test_passes_of_as_many_operands_reach_one_share_of_the_bandwidth(name):
-    """Memory does not know what is done with an element: what is left to say is how long that takes."""
+def test_passes_with_the_same_operands_have_the_same_bandwidth_share(name):
+    """Memory does not depend on what is done with an element; only the time for that differs."""
     fitted = {s.op: s.constants for s in calibration.load(name) if s.kernel == "stream" and s.dtype == "fp32"}
     for ops in (("mul", "div", "pow"), ("add_scalar", "mul_scalar", "div_scalar", "pow_scalar")):
         shares = [fitted[f"elementwise_{op}"]["bandwidth_share"] for op in ops]
         assert max(shares) / min(shares) < 1.04
-    # One function, whether its exponent is a number or a table.
+    # The same function, whether its exponent is a number or a tensor.
     by_table, by_number = (fitted[f"elementwise_{op}"]["element_cycles"] for op in ("pow", "pow_scalar"))
     assert by_number == pytest.approx(by_table, rel=0.5)
 
 
 @pytest.mark.parametrize("table", cells.TABLES)
 def test_rows_are_fitted_by_the_model_that_predicts_them(shared, table):
-    """With a cell's own constants a row takes as long in its fit as it is predicted to."""
+    """With a cell's constants a row has the same time in the fit as in a prediction."""
     rows, _ = cells.rows_of([shared / "measurements" / f"{table}.parquet"])
     judged = 0
     for name, part in rows.groupby("gpu"):
@@ -158,7 +158,7 @@ def test_rows_are_fitted_by_the_model_that_predicts_them(shared, table):
         ("mi210", "miopen 3", 64, 3),
     ],
 )
-def test_a_stack_is_a_wavefront_by_cudnn_and_else_as_many_recurrences(gpu, framework, steps, often):
+def test_stack_is_a_wavefront_on_cudnn_and_separate_recurrences_elsewhere(gpu, framework, steps, often):
     sizes = {"batch": 8, "seq": 64, "hidden": 512, "input": 512, "num_layers": 3}
     rows = pd.DataFrame([{"op": "lstm", "dtype": "fp32", "framework": framework, "gpu": gpu, **sizes}])
     assert cells.arguments(rows, hardware.load(gpu))["steps"] == steps

@@ -1,4 +1,4 @@
-"""Intervals judged by rows that they were not taken from: against noise whose quantiles are known."""
+"""Intervals judged on rows that they were not taken from, with noise whose quantiles are known."""
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from costmodel.validation.residuals import spread
 
 
 def _products(rows, noise):
-    """Products of random sizes with `noise` as measured over predicted time."""
+    """Return products of random sizes with `noise` as measured over predicted time."""
     sizes = np.random.default_rng(1).integers(1, 20_000, size=(rows, 3))
     frame = pd.DataFrame(sizes, columns=["m", "n", "k"])
     return frame.assign(
@@ -21,7 +21,7 @@ def _products(rows, noise):
     )
 
 
-def test_halves_are_by_shape_and_no_matter_of_what_is_held_out():
+def test_halves_go_by_shape_and_are_independent_of_held_out():
     frame = _products(4000, 1.0)
     second, out = second_half(frame), held_out(frame)
     assert second.mean() == pytest.approx(0.5, abs=0.03)
@@ -33,9 +33,10 @@ def test_halves_are_by_shape_and_no_matter_of_what_is_held_out():
 
 @pytest.mark.parametrize("rows", [9, 24, 60])
 def test_quantiles_of_few_rows_hold_what_they_promise(rows):
-    """The k-th of n is expected to have k/(n + 1) of further rows below it (Weibull 1939).
+    """The k-th of n values is expected to have k/(n + 1) of further ones below it (Weibull 1939).
 
-    Nine rows' extremes hold 80 % of further ones, and 24 rows' 92: of 95 % more is asked for.
+    The extremes of nine rows hold 80 % of further rows, and of 24 rows 92: an interval of 95 % has to be
+    wider.
     """
     rng = np.random.default_rng(rows)
     held = []
@@ -50,21 +51,21 @@ def test_quantiles_of_few_rows_hold_what_they_promise(rows):
     assert outer == pytest.approx(0.95, abs=0.015)
 
 
-def test_ends_of_few_rows_are_opened_once_and_never_closed():
-    """39 rows reach the quantiles that are asked for; an extreme beyond what is expected stays inside."""
+def test_intervals_of_few_rows_are_widened_once_and_never_narrowed():
+    """39 rows suffice for the quantiles; an extreme beyond the expected one stays."""
     few = Spread(above=0.0, rows=9, q=(0.985, 0.99, 1.01, 3.0))
     once = residuals.opened(few)
     assert once.q[0] < 0.985
     assert once.q[1:] == few.q[1:]
     assert residuals.opened(once) == once
-    # Tables of Student's t, 9 degrees of freedom: 1.383 for 80 %, 2.262 for 95.
+    # Student's t with 9 degrees of freedom: 1.383 for 80 %, 2.262 for 95.
     ten = residuals.opened(Spread(above=0.0, rows=10, q=(1 / 1.1, 1 / 1.1, 1.1, 1.1)))
     assert (ten.q[0], ten.q[3]) == pytest.approx((1.1 ** (-2.262 / 1.383), 1.1 ** (2.262 / 1.383)), rel=1e-4)
     enough = few.model_copy(update={"rows": 39})
     assert residuals.opened(enough) == enough
 
 
-def test_coverage_of_known_noise():
+def test_coverage_and_width_are_those_of_the_noise():
     noise = np.random.default_rng(2).lognormal(0, 0.2, 3000)
     rows = intervals.judged(_products(3000, noise))
     found = intervals.coverage(rows, ["gpu"]).loc["t4"]
@@ -77,12 +78,12 @@ def test_coverage_of_known_noise():
 
 
 def test_rows_are_judged_by_intervals_of_other_shapes():
-    """A shape that is off by a factor of 100 is outside: it did not open its own interval."""
+    """A shape that is off by a factor of 100 must lie outside, as it did not widen its own interval."""
     frame = _products(60, np.random.default_rng(3).lognormal(0, 0.05, 60))
     odd = frame.index[30]
     frame.loc[odd, "latency_s"] *= 100
     rows = intervals.judged(frame)
-    # Had it opened its own interval, that would end at it, give or take a rounding: not a hundredth of it.
+    # An interval that the row itself had widened would end at the row, not at a hundredth of it.
     assert rows.loc[odd, "latency_s"] > 10 * rows.loc[odd, "hi95_s"]
     assert sorted(rows.index) == list(frame.index)
 
@@ -97,7 +98,7 @@ def test_rows_without_an_interval_are_not_counted_as_outside():
     assert without[["covered_80", "width_80", "covered_95", "width_95"]].isna().all(axis=None)
 
 
-def test_a_cell_of_few_rows_is_left_out():
+def test_cell_of_few_rows_is_left_out():
     assert intervals.judged(_products(10, 1.0)).empty
 
 

@@ -1,4 +1,4 @@
-"""Intervals by linear refits, against statistics, and against fits that are done anew."""
+"""Intervals by linear refits, against known statistics and against full refits."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ NOISE, COUNT = 0.02, 200
 
 @dataclass
 class Passes:
-    """Passes over so many rows and more, measured with errors that a seed draws."""
+    """Passes over `least` and more rows, measured with random errors drawn from a seed."""
 
     least: float
     seed: int
@@ -48,7 +48,7 @@ class Passes:
         return intervals(self.rows, constants, GIVEN, refit)
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say():
+def test_intervals_hold_the_truth_in_80_per_cent_of_draws():
     hits = [
         low <= TRUTH[name] <= high
         for seed in range(60)
@@ -57,7 +57,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     assert 0.7 <= np.mean(hits) <= 0.9
 
 
-def test_they_are_as_wide_as_those_of_fits_done_anew():
+def test_linear_refits_give_intervals_as_wide_as_full_refits():
     passes = Passes(1, 0)
     linear = passes.linear()
     anew = intervals(passes.rows, passes.fit(np.arange(COUNT)), GIVEN, passes.fit)
@@ -65,8 +65,8 @@ def test_they_are_as_wide_as_those_of_fits_done_anew():
         assert np.ptp(np.log(linear[name])) == pytest.approx(np.ptp(np.log(anew[name])), rel=0.3)
 
 
-def test_what_rows_do_not_tell_has_much_of_its_plausible_range():
-    """Passes of milliseconds tell the bandwidth, to 2 % over the root of 200, and nothing of a start."""
+def test_constant_that_rows_do_not_determine_has_a_wide_interval():
+    """Passes of milliseconds determine the bandwidth, to 2 %/√200, and not the start."""
     found = Passes(1e6, 0).linear()
     assert np.ptp(np.log(found["bandwidth_share"])) == pytest.approx(2 * 1.2816 * NOISE / COUNT**0.5, rel=0.3)
     assert np.ptp(np.log(found["start_s"])) > 1

@@ -1,4 +1,6 @@
-"""Training iterations of DistFlashAttn's paper: within 25 %, and the systems in the paper's order."""
+"""Training iterations of DistFlashAttn's paper: predicted within
+25 %, and in the paper's order of systems.
+"""
 
 import pandas as pd
 import pytest
@@ -10,7 +12,7 @@ from costmodel.validation import long_context as lc
 
 @pytest.fixture(scope="module")
 def compared(golden):
-    """The published iterations with their predictions."""
+    """Return the published iterations with their predictions."""
     return lc.compare(pd.read_csv(golden / "long_context.csv"))
 
 
@@ -22,7 +24,7 @@ def golden(request):
 
 @pytest.fixture(scope="module")
 def times():
-    """Iteration times of every system on eight devices, by model and system."""
+    """Return iteration times of every system on eight devices, by model and system."""
     device = hardware.load(lc.DEVICE).replace(network=lc.NETWORK)
     return {
         name: {
@@ -33,7 +35,7 @@ def times():
     }
 
 
-def test_the_golden_rows_are_the_published_ones(shared, golden):
+def test_golden_rows_are_the_published_ones(shared, golden):
     read = lc.read(shared / "reference")
     kept = pd.read_csv(golden / "long_context.csv")
     pd.testing.assert_frame_equal(kept, read[list(kept.columns)], check_dtype=False)
@@ -43,21 +45,21 @@ def test_the_golden_rows_are_the_published_ones(shared, golden):
 
 
 @pytest.mark.parametrize("system", ["dist-flash-attention", "megatron"])
-def test_iterations_take_what_was_measured(compared, system):
+def test_predicted_iterations_are_within_25_per_cent_of_the_measured(compared, system):
     """Nothing is fitted on these rows: 8 and 16 A100, 32K to 512K tokens."""
     error = compared.loc[compared["system"] == system, "error"]
     assert error.abs().max() < 0.25
     assert error.abs().median() < 0.08
 
 
-def test_ring_self_attention_is_far_slower_and_more_so_than_predicted(compared):
-    """Its code is not what its kernels could do: predicted at 0.39 and 0.64 of the time."""
+def test_ring_self_attention_is_predicted_faster_than_its_code_was(compared):
+    """The code does not reach what its kernels could: predicted at 0.39 and 0.64 of the measured time."""
     error = compared.loc[compared["system"] == "ring-self-attention", "error"]
     assert ((error < 0) & (error > -0.7)).all()
 
 
-def test_the_balanced_schedule_wins_over_each_system_where_the_paper_says(compared):
-    """Every published pair of one model, length and number of devices: who is faster."""
+def test_balanced_schedule_is_faster_wherever_it_was_measured_so(compared):
+    """Every published pair with the same model, length and number of devices."""
     keys = ["where", "model", "devices", "seq"]
     table = compared.pivot_table(index=keys, columns="system", values=["latency_s", "seconds"])
     for other in ("megatron", "ring-self-attention"):
@@ -65,12 +67,12 @@ def test_the_balanced_schedule_wins_over_each_system_where_the_paper_says(compar
         ours = table.xs("dist-flash-attention", axis=1, level="system").loc[pairs.index]
         faster = pairs / ours
         assert (faster["latency_s"] > 1).all()
-        # Nearest call: 131072 tokens of LLaMA-7B on two nodes, measured 1.12, predicted 1.01.
+        # The closest: 131072 tokens of LLaMA-7B on two nodes, measured 1.12, predicted 1.01.
         assert (faster["seconds"] > 1).all()
 
 
 @pytest.mark.parametrize("model", ["LLaMA-7B", "LLaMA-33H"])
-def test_the_order_of_the_systems_is_the_papers(times, model):
+def test_systems_are_in_the_papers_order(times, model):
     """arXiv 2310.03294: 4.45–5.64 times Ring Self-Attention, 1.67 Ring Attention, 1.26–1.88 Ulysses."""
     faster = {
         system: seconds / times[model]["dist-flash-attention"] for system, seconds in times[model].items()
@@ -81,19 +83,19 @@ def test_the_order_of_the_systems_is_the_papers(times, model):
     assert 1.2 < faster["megatron"] < 1.6
 
 
-def test_heads_that_do_not_share_out_cost_those_who_cut_by_heads(times):
-    """33 heads on 8 devices: 5 each, as of 40. Cutting the sequence they cost 33/32."""
+def test_uneven_heads_cost_systems_that_split_by_heads(times):
+    """33 heads on 8 devices take 5 each, as many as 40 would; split by sequence they cost 33/32."""
     more = {system: times["LLaMA-33H"][system] / seconds for system, seconds in times["LLaMA-7B"].items()}
     assert more["megatron"] > 1.1
     assert more["ulysses"] > 1.1
     assert more["dist-flash-attention"] < 1.05
 
 
-def test_models_are_as_large_as_their_names():
-    """6.74·10⁹ (Touvron et al., Table 2), norms apart."""
+def test_llama_7b_has_6_74_billion_parameters():
+    """Touvron et al., Table 2: 6.74·10⁹; here without norms."""
     assert lc.MODELS["LLaMA-7B"].parameters == pytest.approx(6.738e9, rel=1e-3)
 
 
-def test_a_folder_without_iterations_is_one_clear_line(tmp_path):
+def test_folder_without_iterations_is_one_clear_line(tmp_path):
     with pytest.raises(TableError, match="cannot read the published runtimes"):
         lc.read(tmp_path)

@@ -1,4 +1,4 @@
-"""Predictions against what others posted: an authority that nothing is fitted on."""
+"""Predictions against what others posted: nothing is fitted on these rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def exchanged():
     return posted.collectives()
 
 
-def test_every_row_says_where_it_is_from():
+def test_every_row_has_its_address_and_licence():
     assert ROWS["url"].str.startswith("https://github.com/").all()
     assert ROWS["licence"].isin(["Apache-2.0", "BSD-3-Clause", "CC-BY-SA-4.0", "not stated"]).all()
     assert len(ROWS) == sum(
@@ -32,8 +32,8 @@ def test_every_row_says_where_it_is_from():
     )
 
 
-def test_times_are_those_that_were_posted():
-    """From the text of the post: a time, or a rate of the operations that its benchmark counts."""
+def test_times_follow_from_the_text_of_the_posts():
+    """A time, or a rate of the operations that the benchmark counts."""
     value, unit = ROWS["posted"].str.split(" ", expand=True).T.to_numpy()
     value = value.astype(float)
     scale = np.array([{"ms": 1e-3, "us": 1e-6}.get(u, np.nan) for u in unit])
@@ -46,8 +46,8 @@ def test_times_are_those_that_were_posted():
     assert ROWS["latency_s"].to_numpy() == pytest.approx(expected, rel=1e-5)
 
 
-def test_times_of_collectives_are_those_that_were_posted():
-    """NCCL's tests post a time, or the bytes of an all-reduce's ring over it ("bus bandwidth")."""
+def test_times_of_collectives_follow_from_the_text_of_the_posts():
+    """NCCL's tests post a time, or the bytes of an all-reduce's ring over the time ("bus bandwidth")."""
     told = pd.read_csv(posted.FOLDER / "collectives.csv")
     assert set(told["source"]) <= set(pd.read_csv(posted.FOLDER / "sources.csv")["source"])
     value, unit = told["posted"].str.split(" ", n=1, expand=True).T.to_numpy()
@@ -59,15 +59,15 @@ def test_times_of_collectives_are_those_that_were_posted():
 
 
 def test_no_lower_bound_is_above_a_posted_time(exchanged):
-    """Nor where the switch adds, whose 480 GB/s of bus bandwidth are more than its links' 450."""
+    """Not even where the switch adds: its 480 GB/s of bus bandwidth exceed the links' 450."""
     scored = score(ROWS)
     assert scored["lower_s"].notna().mean() > 0.99
     for rows in (scored, exchanged):
         assert not (rows["lower_s"] > rows["latency_s"]).any()
 
 
-def test_large_sums_of_all_devices_are_near_those_posted(exchanged):
-    """Rings of A100 and MI300X, sums in the switch of H200: nothing is fitted on them."""
+def test_large_all_reduces_are_within_10_per_cent_of_those_posted(exchanged):
+    """Rings on A100 and MI300X, the adding switch on H200; nothing is fitted on them."""
     large = exchanged[(exchanged["bytes"] >= 2**28) & (exchanged["collective"] == "all-reduce")]
     for device in ("a100-sxm-80gb", "h200-sxm", "mi300x"):
         rows = large[large["gpu"] == device]
@@ -75,7 +75,7 @@ def test_large_sums_of_all_devices_are_near_those_posted(exchanged):
         assert rows["error"].abs().max() < 10
 
 
-def test_small_sums_are_told_within_a_factor_of_two(exchanged):
+def test_all_collectives_are_within_about_a_factor_of_two_of_those_posted(exchanged):
     assert exchanged["error"].between(-51, 100).all()
     assert exchanged["error"].abs().median() < 12
 
@@ -86,7 +86,9 @@ def _median(rows):
 
 
 def test_products_are_near_those_posted(judged):
-    """On devices with constants of the format their own, and carried over to GeForce boards and siblings."""
+    """On devices with constants of their own in the format, and with
+    constants carried to GeForce and siblings.
+    """
     products = judged[judged["op"].isin(["gemm", "bmm"])]
     assert _median(products[products["constants_from"] == "self"]) < 10
     amd = products[products["gpu"].str.startswith("mi3") & (products["dtype"] == "bf16")]
@@ -101,23 +103,23 @@ def test_products_are_near_those_posted(judged):
 @pytest.mark.parametrize(
     ("device", "off", "by_default"), [("a100-pcie-80gb", 25, 1), ("b200-sxm", 20, 3), ("gb300", 20, 3)]
 )
-def test_flash_attention_2_is_told_from_what_a_device_would_run_by_default(judged, device, off, by_default):
-    """On Blackwell it takes three to four times as long as cuDNN's: its instructions are a warp's."""
+def test_flash_attention_2_is_predicted_unlike_a_devices_default_kernel(judged, device, off, by_default):
+    """On Blackwell it takes three to four times as long as cuDNN's: its instructions are those of a warp."""
     rows = judged[(judged["gpu"] == device) & (judged["kernel"] == "fa2") & (judged["direction"] == "fwd")]
     assert _median(rows) < off
     default = score(rows.assign(kernel=""))["seconds"]
     assert (rows["seconds"] / default).median() == pytest.approx(by_default, rel=0.3)
 
 
-def test_encoders_of_128_wide_heads_are_near_those_posted_of_blackwell(judged):
-    """B200's constants of calls without a mask are fitted on heads of 64 to 80, and carried further here."""
+def test_unmasked_attention_with_heads_of_128_is_near_that_posted_for_blackwell(judged):
+    """B200's constants of calls without a mask were fitted on heads of 64 to 80."""
     noncausal = judged[(judged["op"] == "attention_prefill_noncausal") & (judged["direction"] == "fwd")]
     rows = noncausal[noncausal["gpu"].isin(["b300-sxm", "gb300"]) & (noncausal["dtype"] == "bf16")]
     assert _median(rows) < 20
 
 
 def test_backward_passes_of_flash_attention_are_near_those_posted(judged):
-    """No open table has any: the model is FlashAttention's algorithm with the constants of its forward."""
+    """No open table has any: FlashAttention's algorithm with the constants of its forward."""
     rows = judged[(judged["direction"] == "bwd") & judged["kernel"].isin(["fa2", "fa4"])]
     assert _median(rows[rows["gpu"].isin(["a100-pcie-80gb", "h200-sxm"])]) < 10
 
@@ -126,14 +128,14 @@ def test_backward_passes_of_flash_attention_are_near_those_posted(judged):
     ("direction", "level", "least"), [("fwd", 80, 70), ("fwd", 95, 90), ("bwd", 80, 70), ("bwd", 95, 90)]
 )
 def test_intervals_hold_what_was_posted(judged, direction, level, least):
-    """Of libraries and devices that they were not taken from: near what they promise."""
+    """On other libraries and devices than they were taken from: nearly as much as they promise."""
     rows = judged[(judged["direction"] == direction) & judged[f"lo{level}_s"].notna()]
     held = rows["latency_s"].between(rows[f"lo{level}_s"], rows[f"hi{level}_s"])
     assert len(held) > 200
     assert 100 * held.mean() > least
 
 
-def test_the_page_has_every_cell(judged, exchanged):
+def test_page_has_every_cell_and_devices_kept_aside_in_their_section(judged, exchanged):
     page = posted.PAGE.read_text("utf-8")
     for _, cell in posted.by_cell(judged).iterrows():
         assert (

@@ -1,4 +1,4 @@
-"""Published runtimes: which rows can be compared, and that units are turned into seconds rightly."""
+"""Published runtimes: which rows can be compared, units converted to seconds, and fits on these rows."""
 
 import pandas as pd
 import pytest
@@ -22,7 +22,7 @@ def printed(shared):
     return pd.read_csv(shared / "reference" / "published_runtimes.csv", low_memory=False)
 
 
-def test_every_row_is_there_in_its_order(rows, printed):
+def test_every_row_is_read_in_order(rows, printed):
     assert list(rows["source"]) == list(printed["source"])
     assert list(rows["kernel"].head(50)) == list(printed["impl"].head(50))
 
@@ -46,13 +46,13 @@ def test_approximate_attention_is_not_dense_attention(rows):
     assert (rows.loc[rows["kernel"].isin(names), "reason"].str.contains("not dense")).all()
 
 
-def test_loops_of_frameworks_are_another_kernel(rows):
+def test_loops_of_frameworks_have_a_reason(rows):
     loops = rows[rows["kernel"].str.contains("loop")]
     assert len(loops)
     assert (loops["reason"] != "").all()
 
 
-def test_a_printed_rate_becomes_the_time_of_its_flop(rows, printed):
+def test_printed_rate_becomes_the_time_of_its_flops(rows, printed):
     # FlashAttention-2's benchmark: 4·B·N²·h·d FLOP forward, 3.5 times that with backward, half if causal.
     rated = printed["unit"].str.startswith("TFLOP/s (FLOPs=3.5*") & printed["causal"].isin(("1", "0"))
     flops = 3.5 * 4 * printed["batch"] * printed["seq"] ** 2 * printed["heads"] * printed["head_dim"]
@@ -62,20 +62,20 @@ def test_a_printed_rate_becomes_the_time_of_its_flop(rows, printed):
     assert done.to_numpy() == pytest.approx(flops.to_numpy(), rel=1e-9)
 
 
-def test_recurrent_rows_have_what_the_contract_needs(rows):
+def test_recurrent_rows_have_every_size_a_prediction_needs(rows):
     ready = rows[(rows["reason"] == "") & rows["op"].isin(("rnn", "lstm", "gru"))]
     assert len(ready) > 700
     assert ready[["batch", "seq", "hidden", "latency_s"]].notna().all(axis=None)
     assert set(ready["direction"]) <= {"fwd", "bwd_data", "bwd_weights", "fwd+bwd"}
 
 
-def test_a_folder_without_the_table_is_one_clear_line(tmp_path):
+def test_folder_without_the_table_is_one_clear_line(tmp_path):
     with pytest.raises(TableError, match="cannot read the published runtimes"):
         published.read(tmp_path)
 
 
 def test_shipped_recurrent_constants_are_what_published_rows_fit_to(shared):
-    """Whoever has the table gets what is shipped, to the digits in which processors round alike."""
+    """To a tolerance, as processors round differently."""
     fits = calibrate_published(shared / "reference", date="2026-01-01")
     assert {fit.file.device for fit in fits} >= {"nvidia/m40", "nvidia/v100-sxm2-16gb", "amd/mi25"}
     assert not {fit.file.device for fit in fits} & NEVER_FITTED
@@ -94,8 +94,8 @@ def test_shipped_recurrent_constants_are_what_published_rows_fit_to(shared):
             assert told == pytest.approx(again, abs=0.02)
 
 
-def test_all_devices_tell_how_far_off_a_librarys_chains_are(shared):
-    """One device's ops have a row or two held out each, which have no quantiles."""
+def test_intervals_of_a_librarys_recurrences_are_pooled_over_devices(shared):
+    """One device has only a row or two held out of each op, too few for quantiles."""
     sections = [s for fit in calibrate_published(shared / "reference") for s in fit.file.sections]
     pooled = {}
     for section in sections:
@@ -117,8 +117,8 @@ def test_all_devices_tell_how_far_off_a_librarys_chains_are(shared):
         assert sum(regime.rows for regime in spread) == len(alike) - len(refused)
 
 
-def test_published_fits_are_refused_as_all_others_are(rows, shared, monkeypatch):
-    """By too few rows, and by held-out rows that are nothing like the fitted ones."""
+def test_published_fits_are_refused_like_all_others(rows, shared, monkeypatch):
+    """For too few rows, and for held-out rows that are unlike the fitted ones."""
     device = hardware.load("nvidia/v100-sxm2-16gb")
     alike = (rows["device"] == device.name) & (rows["dtype"] == "fp32") & (rows["direction"] == "fwd")
     part = rows[alike & rows["framework"].str.startswith("cudnn") & rows["op"].isin(("lstm", "gru"))]
@@ -135,10 +135,10 @@ def test_published_fits_are_refused_as_all_others_are(rows, shared, monkeypatch)
         assert all("wanted 1000" in reason for reason in fit.refused)
 
 
-def test_a_causal_pass_is_no_further_off_than_a_full_one(rows):
-    """FlashAttention-2's paper times attention alone, no cache filled beside it, and so is the layer's time.
+def test_causal_and_full_attention_have_the_same_relative_error(rows):
+    """FlashAttention-2's paper times attention alone, without a cache write, as a layer's prediction does.
 
-    The kernel is the same but for the tiles it skips: whatever its constants, both are off alike.
+    The kernel is the same but for the tiles it skips: whatever its constants, both errors are alike.
     """
     flash = rows[(rows.framework == "flashattention-2") & (rows.device == "nvidia/a100-sxm-80gb")]
     off = {}

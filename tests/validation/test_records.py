@@ -48,7 +48,7 @@ def row(table, bench, **where):
     return found.iloc[0]
 
 
-def test_one_row_a_case_in_the_columns_of_measured_tables(table, here):
+def test_each_case_has_one_row_in_the_columns_of_measured_tables(table, here):
     assert len(table) == len(CASES)
     assert (row(table, "bmm")[["b", "m", "n", "k"]] == [2, 8, 16, 24]).all()
     assert pd.isna(row(table, "bmm")["batch"])
@@ -67,7 +67,7 @@ def test_one_row_a_case_in_the_columns_of_measured_tables(table, here):
     assert (table["framework"] == f"pytorch {torch.__version__.partition('+')[0]}").all()
 
 
-def test_what_could_not_be_measured_stays_in_the_table(table):
+def test_case_that_could_not_be_measured_stays_in_the_table(table):
     bad = row(table, "scaled-mm")
     assert bad["status"] == "unavailable"
     assert "cuda only" in bad["reason"]
@@ -92,20 +92,20 @@ def test_latency_is_the_median_of_visits_and_spread_their_range(here):
     assert got["spread"] == 1.5
     assert got["samples"] == 15
     assert pd.isna(got["error"])
-    # One visit says nothing of how far reruns differ: none is not the same as not known.
+    # One visit does not show how far reruns differ: the spread is unknown, not 0.
     alone = record.table(visits[:1], here, DEVICE)
     assert alone["spread"].dtype == float
     assert alone["spread"].isna().all()
 
 
-def test_files_are_read_back_and_never_overwritten_in_silence(table, tmp_path):
+def test_files_are_read_back_and_never_overwritten_unasked(table, tmp_path):
     parquet, csv = record.save(table, tmp_path / "rows.parquet")
     again = pd.read_parquet(parquet)
     pd.testing.assert_series_equal(again["latency_s"], table["latency_s"])
     assert list(again["case"]) == list(table["case"])
     summary = pd.read_csv(csv)
     assert len(summary) == len(table)
-    # A size that one operation alone has is there to be read as well.
+    # The summary also has sizes that only one operation has.
     linear = case("linear-attention", {"batch": 1, "heads": 3, "seq": 8, "head_dim": 8})
     assert list(record.summarise(table.assign(heads=linear["heads"]))["heads"]) == [3] * len(table)
     assert {"latency_s", "spread", "machine", "status"} <= set(summary)
@@ -113,7 +113,7 @@ def test_files_are_read_back_and_never_overwritten_in_silence(table, tmp_path):
         record.save(table, tmp_path / "rows.parquet")
 
 
-def test_predictions_stand_beside_measurements(table):
+def test_predictions_are_joined_to_measurements(table):
     got = with_predictions(table, DEVICE, rung="bound")
     assert list(got["row_id"]) == list(table["row_id"])
     # By hand: 2·8·16·24 FLOP, and (8·24 + 24·16 + 8·16) words.
@@ -124,14 +124,14 @@ def test_predictions_stand_beside_measurements(table):
     assert product["seconds"] == pytest.approx(by_hand)
     assert product["ratio"] == pytest.approx(product["seconds"] / product["latency_s"])
     assert not got["under_lower"].any()
-    # The math backend is dense attention, and writes what flash does not.
+    # The math backend is dense attention: unlike flash it writes the scores.
     assert row(got, "sdpa-math")["hbm_bytes"] > 4 * 4 * 2 * 16 * 8
     assert "framework calls" in row(got, "gru-loop")["prediction_reason"]
     assert "fp8" in row(got, "scaled-mm")["prediction_reason"]
     assert row(got, "softmax", state="cold")["rung"] == "bound"
 
 
-def test_a_case_that_failed_does_not_say_how_its_neighbours_were_timed(table):
+def test_failed_case_does_not_change_how_others_are_timed(table):
     one = table[table["bench"] == "softmax"].iloc[:1]
     both = pd.concat([one, one], ignore_index=True).assign(timer="cudagraph-event-median")
     failed = both.assign(timer=[None, "cudagraph-event-median"], status=["out of memory", "ok"])
@@ -139,18 +139,18 @@ def test_a_case_that_failed_does_not_say_how_its_neighbours_were_timed(table):
         got = with_predictions(frame, "nvidia/t4", rung="kernel")["seconds"]
         alone = with_predictions(frame.iloc[1:], "nvidia/t4", rung="kernel")["seconds"]
         assert got.iloc[1] == alone.iloc[0]
-    # It matters: a single call of an eager framework holds the host's dispatch.
+    # The timer matters: a single eager call includes the host's dispatch.
     eager = with_predictions(both.assign(timer="event-best5of25"), "nvidia/t4", rung="kernel")["seconds"]
     assert eager.iloc[0] > 2 * got.iloc[1]
 
 
-def test_no_visit_is_no_table(here):
+def test_table_of_no_visits_is_refused(here):
     with pytest.raises(TableError, match="budget"):
         record.table([], here, DEVICE)
 
 
-def test_score_reads_the_same_rows(table):
-    """Our table is one of measured kernels like any other: op by op it is predicted alike."""
+def test_score_predicts_a_recorded_table_alike(table):
+    """A recorded table is a table of measured kernels like any other."""
     ours = with_predictions(table, DEVICE, rung="bound").set_index("row_id")
     theirs = score(table.drop(columns=["case"]), rung="bound").set_index("row_id")
     for bench in ("matmul", "bmm", "softmax", "lstm", "sdpa-flash"):
@@ -166,7 +166,7 @@ def test_faster_than_the_bound_is_marked(table):
     assert predicted.any()
 
 
-def test_rows_under_the_bound_are_told(table, capsys):
+def test_command_reports_rows_under_the_bound(table, capsys):
     device = hardware.load(DEVICE)
     _print_errors(table, device, "cpu", "bound", False)
     assert "lower bound" not in capsys.readouterr().out
@@ -179,7 +179,7 @@ def test_rows_under_the_bound_are_told(table, capsys):
     assert json.loads(capsys.readouterr().out)["under_lower"] == (fast == 1e-12).sum()
 
 
-def test_report_has_every_rung_and_says_what_was_fitted(table):
+def test_report_has_rungs_and_marks_held_out_rows(table):
     got = report.as_report(table, DEVICE)
     assert {"bound"} <= set(got["rung"])
     assert (got["measured_s"] > 0).all()
@@ -188,7 +188,7 @@ def test_report_has_every_rung_and_says_what_was_fitted(table):
     assert set(got["layer"]) >= {"matmul", "softmax", "lstm", "dense-attention", "decode-attention"}
 
 
-def test_journal_of_another_machine_is_not_taken_for_ours(here, tmp_path):
+def test_journal_of_another_torch_is_refused(here, tmp_path):
     path = tmp_path / "j.jsonl"
     with Journal(path, here) as book:
         run_campaign(CASES[:1], here, book, budget_s=50.0, passes=1)

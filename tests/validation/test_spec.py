@@ -1,4 +1,4 @@
-"""A spec for a device that has none: measured, marked so, and sound."""
+"""A spec measured for a device that has none: valid, and marked as measured."""
 
 import dataclasses
 import subprocess
@@ -22,7 +22,7 @@ torch = pytest.importorskip("torch", reason="measuring needs torch: pip install 
 
 @pytest.fixture(scope="module")
 def measured(here):
-    """Return microbenchmarks of working sets that a small cache would have: the code, not the machine."""
+    """Return microbenchmarks of the working sets of a small cache: they test the code, not the machine."""
     small = dataclasses.replace(here, cache_bytes=2**18)
     return microbench.microbenchmarks(small, budget_s=0.2), small
 
@@ -46,11 +46,11 @@ def test_largest_working_set_leaves_memory_for_others(here):
     assert max(microbench.working_sets(little)) <= 2**20
 
 
-def test_measured_spec_is_sound_and_says_that_it_is_measured(measured, here, tmp_path):
+def test_measured_spec_is_valid_and_marked_as_measured(measured, here, tmp_path):
     if not cpu_caches():
         pytest.skip("this system does not tell its caches")
     table, small = measured
-    # What a busy machine moves a second says nothing: bandwidths that fall with the working set instead.
+    # A busy machine's bandwidths mean nothing here: use ones that fall with the working set.
     plausible = 3e10 * (small.cache_bytes / table["bytes"].clip(lower=1)).clip(1, 8)
     table = table.assign(best=table["best"].where(table["quantity"] != "bandwidth", plausible))
     path = spec.write(spec_cpu.cpu_spec(small, table), tmp_path / "here.yaml")
@@ -83,7 +83,7 @@ def test_spec_of_a_machine_that_hides_its_caches_is_refused(measured, monkeypatc
         ("", "cpu/unknown-2-threads"),
     ],
 )
-def test_names_of_cpus(title, name, here):
+def test_cpus_are_named_after_title_and_threads(title, name, here):
     assert spec_cpu.cpu_name(dataclasses.replace(here, title=title, units=2)) == name
 
 
@@ -112,8 +112,10 @@ def rates(device):
         ("nvidia/h200-sxm", "9.0", 1830),
     ],
 )
-def test_spec_of_a_gpu_comes_to_its_datasheet(name, capability, megahertz, here, monkeypatch, tmp_path):
-    """Units × FLOP a clock × clock are the vendor's dense peaks, where the clock is that of the peaks."""
+def test_measured_spec_of_a_gpu_has_its_datasheets_peaks(
+    name, capability, megahertz, here, monkeypatch, tmp_path
+):
+    """Units × FLOP per clock × clock is the vendor's dense peak at the clock stated for it."""
     shipped = hardware.load(name)
     machine = dataclasses.replace(
         here, kind="cuda", title="NVIDIA Z9000 Ti", capability=capability, units=int(shipped.units),
@@ -134,12 +136,12 @@ def test_spec_of_a_gpu_comes_to_its_datasheet(name, capability, megahertz, here,
 
 @given(value=st.floats(1e6, 1e16))
 def test_limits_are_rounded_up(value):
-    """Else a product ran faster than the spec that was made of it: 274.229 GFLOP/s of 274.2."""
+    """A product at 274.229 GFLOP/s would be faster than a spec rounded down to 274.2."""
     said = units.parse(spec_figures.at_least(value, "FLOP/s"), "FLOP/s")
     assert value * (1 - 1e-9) <= said < value * 1.0011
 
 
-def test_gpu_that_does_not_tell_enough_is_refused(here, monkeypatch):
+def test_gpu_of_unknown_architecture_or_clock_is_refused(here, monkeypatch):
     machine = dataclasses.replace(here, kind="cuda", title="NVIDIA Z9000", capability="99.0")
     table = rates(hardware.load("nvidia/t4"))
     monkeypatch.setattr(spec_gpu, "_highest_clock", lambda: 1e9)
@@ -158,7 +160,7 @@ def test_gpu_that_does_not_tell_enough_is_refused(here, monkeypatch):
         ("", None),
         ("1980\n", None),
         ("GPU-bb, 1590\nGPU-aa, 1980\n", 1.98e9),  # the driver's first is hidden from torch
-        ("GPU-bb, 1980\nGPU-cc, 1980\n", 1.98e9),  # a part of either
+        ("GPU-bb, 1980\nGPU-cc, 1980\n", 1.98e9),  # not identified, but both clocks are equal
         ("GPU-bb, 1590\nGPU-cc, 1980\n", None),
     ],
 )
@@ -169,7 +171,7 @@ def test_highest_clock_is_the_drivers(said, hertz, monkeypatch):
     assert spec_gpu._highest_clock() == hertz
 
 
-def test_a_torch_that_tells_no_number_is_asked_in_vain(monkeypatch):
+def test_uuid_is_empty_if_torch_does_not_give_one(monkeypatch):
     facts = types.SimpleNamespace(uuid="3f-aa")
     cuda = types.SimpleNamespace(get_device_properties=lambda _: facts)
     monkeypatch.setattr(spec_gpu, "load_torch", lambda: types.SimpleNamespace(cuda=cuda))
@@ -187,11 +189,11 @@ def test_a_torch_that_tells_no_number_is_asked_in_vain(monkeypatch):
         ("NVIDIA L40S", "nvidia/l40s"),
     ],
 )
-def test_drivers_names_are_known(title, name, here):
+def test_gpus_are_found_by_their_drivers_names(title, name, here):
     assert places.find_device(dataclasses.replace(here, kind="cuda", title=title)).name == name
 
 
-def test_devices_without_a_spec_say_what_to_do(here, tmp_path):
+def test_device_without_a_spec_is_refused_with_what_to_do(here, tmp_path):
     with pytest.raises(UnavailableError, match=r"--spec SPEC\.yaml"):
         places.find_device(dataclasses.replace(here, kind="cuda", title="NVIDIA Z9000"))
     with pytest.raises(UnavailableError, match="`costmodel validate` measures one"):
@@ -204,15 +206,15 @@ def test_calibration_of_a_measured_spec_does_not_go_into_the_package(tmp_path, m
     assert calibration.path_of("nvidia/t4").parent == Path(hardware.__file__).parent / "nvidia"
 
 
-def test_clock_is_that_of_a_processor():
+def test_measured_clock_is_plausible():
     clock = clock_hz(tries=5)
     if clock is None:
         pytest.skip("no loop of one cycle a turn on this architecture")
     assert 4e8 < clock < 1e10
 
 
-def test_bandwidth_is_of_working_sets_beyond_the_caches(here):
-    """Four times the cache is partly in it: six times is asked for, or the largest that was measured."""
+def test_bandwidth_is_that_of_working_sets_beyond_the_caches(here):
+    """Four times the cache is still partly cached: use six times or more, or the largest measured."""
     rows = [("copy", 2**20, 9e9), ("copy", 2**27, 5e9), ("sum", 2**28, 4e9)]
     table = pd.DataFrame([{"quantity": "bandwidth", "pattern": p, "bytes": b, "best": v} for p, b, v in rows])
     told, untold = (dataclasses.replace(here, cache_bytes=size) for size in (2**25, 0))

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="measuring needs torch: pip install 
 
 
 class Script:
-    """A stopwatch that reads given times, and counts what is called."""
+    """A stopwatch that returns given times and counts the calls."""
 
     kind = "cpu"
     flush_bytes = 64
@@ -49,7 +49,7 @@ def test_median_and_quartiles_are_of_single_calls():
     assert watch.calls[3] == timing.MAX_CALLS
 
 
-def test_long_call_is_sampled_thrice_at_most_over_budget():
+def test_long_call_is_sampled_as_few_times_as_allowed():
     got = timing.measure_warm(Script([0.4] * 100), lambda: None, 0.0)
     assert got.samples == timing.MIN_SAMPLES
     assert got.calls == 1
@@ -57,7 +57,7 @@ def test_long_call_is_sampled_thrice_at_most_over_budget():
     assert timing.measure_warm(Script([5.0] * 100), lambda: None, 0.0).samples == 1
 
 
-def test_difference_is_of_pairs_and_leaves_disturbed_ones_out():
+def test_differences_are_of_pairs_without_disturbed_ones():
     warm = [0.1, 0.3]
     # The second pair's short call was interrupted: its difference is below zero.
     watch = Script([*warm, 0.1, 0.3, 0.9, 0.3, 0.1, 0.5])
@@ -72,7 +72,7 @@ def test_difference_that_was_always_disturbed_is_none():
     assert timing.measure_difference(watch, lambda: None, lambda: None, 0.0, apart=2) is None
 
 
-def test_cold_flushes_before_each_call_and_rotates():
+def test_cold_calls_flush_first_and_rotate_operands():
     watch, seen = Script([1.0] * timing.MAX_SAMPLES), []
     operands = [lambda n=n: seen.append(n) for n in range(3)]
     got = timing.measure_cold(watch, operands, 0.0)
@@ -80,7 +80,7 @@ def test_cold_flushes_before_each_call_and_rotates():
     assert watch.calls == ["flush", 1] * got.samples
 
 
-def test_processor_clock_counts_calls():
+def test_cpu_stopwatch_makes_as_many_calls_as_asked():
     count = []
     assert timing.Stopwatch("cpu", 64).seconds(lambda: count.append(1), 7) > 0
     assert len(count) == 7
@@ -93,7 +93,7 @@ def test_flush_touches_more_than_the_cache(here):
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "tf32"])
-def test_tf32_is_on_only_where_it_is_meant(dtype):
+def test_tf32_is_on_only_for_dtype_tf32(dtype):
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     with math_mode(dtype):
         assert torch.backends.cuda.matmul.allow_tf32 is (dtype == "tf32")

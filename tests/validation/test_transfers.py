@@ -13,16 +13,16 @@ PLAIN = {80: 1.0, 95: 1.0}
 
 
 def drawn(rng, devices, rows, between, within):
-    """Return ratios of devices that differ, each by a normal shift, with normal rows around it."""
+    """Return normal log-ratios of each device around a shift of its own, which is normal too."""
     return {f"gpu{i}": rng.normal(0.0, between) + rng.normal(0.0, within, rows) for i in range(devices)}
 
 
-def test_ends_are_the_quantiles_of_rows():
+def test_ends_are_the_quantiles_of_normal_rows():
     found = transfers.ends([{"a": np.random.default_rng(1).normal(0.0, 0.1, 100_000)}], PLAIN)
     assert found == pytest.approx([-0.196, -0.1282, 0.1282, 0.196], abs=0.002)
 
 
-def test_a_device_with_many_rows_counts_as_one_with_few():
+def test_devices_count_equally_however_many_rows_they_have():
     few, many = np.linspace(-0.2, 0.0, 50), np.linspace(0.0, 0.2, 50)
     once = transfers.ends([{"a": few, "b": many}], PLAIN)
     often = transfers.ends([{"a": few, "b": np.repeat(many, 40)}], PLAIN)
@@ -34,8 +34,8 @@ def test_devices_that_do_not_differ_need_no_stretch():
     assert transfers.stretch(groups) == pytest.approx({80: 1.0, 95: 1.0}, abs=0.03)
 
 
-def test_devices_that_differ_are_stretched_until_a_new_one_is_held():
-    """Of devices never seen, drawn from the same population, 80 and 95 % of the rows are inside."""
+def test_intervals_are_stretched_until_a_new_device_is_covered():
+    """Of new devices from the same population 80 and 95 % of the rows are inside."""
     rng = np.random.default_rng(3)
     groups = [drawn(rng, 10, 100, 0.15, 0.1) for _ in range(40)]
     factors = transfers.stretch(groups)
@@ -66,12 +66,12 @@ def test_ends_are_in_order_and_widen_with_the_stretch(by_80, by_95, seed):
     assert (wide[2:] >= plain[2:]).all()
 
 
-def test_two_devices_do_not_say_how_much_a_third_differs():
+def test_two_devices_are_too_few_for_a_stretch():
     groups = [drawn(np.random.default_rng(4), 2, 100, 0.5, 0.01)]
     assert transfers.stretch(groups) == PLAIN
 
 
-def test_who_is_alone_is_not_judged():
+def test_group_of_a_single_device_is_not_judged():
     rng = np.random.default_rng(5)
     groups = {
         ("gemm", "foreign"): drawn(rng, 1, 30, 0.1, 0.1),
@@ -80,8 +80,8 @@ def test_who_is_alone_is_not_judged():
     assert set(transfers.left_out(groups)["kernel"]) == {"conv"}
 
 
-def test_what_is_judged_knows_nothing_of_the_device_it_is_judged_by():
-    """A device that is far off changes what the others are held by, and nothing of its own interval."""
+def test_interval_of_a_device_left_out_does_not_use_its_rows():
+    """A device far off widens the others' intervals and leaves its own unchanged."""
     groups = {("gemm", "generation"): drawn(np.random.default_rng(6), 5, 50, 0.1, 0.1)}
     shifted = {("gemm", "generation"): {**groups["gemm", "generation"]}}
     shifted["gemm", "generation"]["gpu0"] = groups["gemm", "generation"]["gpu0"] + 3.0
@@ -96,8 +96,8 @@ def carried(shared):
     return transfers.ratios(accuracy.scored_rows(rows, rung="kernel"))
 
 
-def test_a_new_generation_is_held_as_promised(carried):
-    """On average of the kernel models and of the devices left out, within 5 points."""
+def test_intervals_across_generations_cover_what_they_promise(carried):
+    """Within 5 points on average of kernel models and devices left out."""
     found = transfers.left_out(carried)
     found = found[found["relation"] == "generation"]
     assert len(found) > 20
@@ -105,7 +105,7 @@ def test_a_new_generation_is_held_as_promised(carried):
     assert found["covered_95"].mean() == pytest.approx(95, abs=5)
 
 
-def test_the_shipped_ends_are_those_of_the_rows(carried):
+def test_shipped_ends_are_those_of_the_measured_rows(carried):
     for kernel, relations in transfers.table(carried).items():
         for relation, told in relations.items():
             (shipped,) = spreads.transfer(kernel, relation)
@@ -113,7 +113,7 @@ def test_the_shipped_ends_are_those_of_the_rows(carried):
             assert shipped.rows == told["rows"]
 
 
-def test_ratios_are_of_rows_that_went_by_another_device():
+def test_ratios_are_of_rows_predicted_with_another_devices_constants():
     rows = pd.DataFrame(
         {
             "gpu": ["h200-sxm", "h100-sxm"],
@@ -130,8 +130,8 @@ def test_ratios_are_of_rows_that_went_by_another_device():
     assert found["h200-sxm"] == pytest.approx([np.log(2)])
 
 
-def test_a_model_that_was_never_carried_so_is_as_sure_as_any_is():
-    """Kernel models count the same, however many devices and rows each has."""
+def test_relation_without_rows_of_a_model_has_the_interval_of_all_models():
+    """All kernel models count the same, however many devices and rows each has."""
     one, other = {"a": np.full(10, -0.5)}, {"a": np.full(500, 0.5), "b": np.full(500, 0.5)}
     told = transfers.table({("gemm", "sibling"): one, ("stream", "sibling"): other})
     assert told["any"]["sibling"]["q"] == pytest.approx(np.exp([-0.5, -0.5, 0.5, 0.5]), rel=1e-3)

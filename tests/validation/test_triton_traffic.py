@@ -1,4 +1,4 @@
-"""What the hand-written attention loads and stores, counted by the element, against its stated traffic."""
+"""Elements that the hand-written attention loads and stores, against the traffic stated by its layer."""
 
 import itertools
 from collections import Counter
@@ -24,7 +24,7 @@ BATCH, WIDTH = 1, 32
 
 
 class Ledger:
-    """Bytes that kernels ask of memory, masked elements left out, by the tensor in which they lie."""
+    """Bytes that kernels load and store, without masked elements, by the tensor they belong to."""
 
     def __init__(self, patch):
         self.moved, self.places = Counter(), {}
@@ -72,7 +72,7 @@ def ledger(monkeypatch):
 @pytest.mark.parametrize("tile", [(16, 16), (16, 64), (64, 16)], ids=str)
 @pytest.mark.parametrize("schedule", ["fa1", "fa2"])
 def test_stated_traffic_is_what_the_schedule_moves(schedule, tile, causal, heads, seq, ledger):
-    """To the byte: K and V come from main memory once, and from the cache whenever they are read again."""
+    """Exactly: K and V come from main memory once, and from cache whenever they are read again."""
     moved = ledger.of(schedule=schedule, tile=tile, causal=causal, heads=heads, seq=seq)
     layer = get("tiled-attention")(dtype="fp16", schedule=schedule, tile=tile, causal=causal)
     stated = evaluate(
@@ -87,7 +87,9 @@ def test_stated_traffic_is_what_the_schedule_moves(schedule, tile, causal, heads
 
 
 def test_traffic_falls_as_the_tile_grows(ledger):
-    """Dao et al. 2022, Theorem 2: what passes by does so once for each tile of what stays, n²d²/M in all."""
+    """Dao et al. 2022, Theorem 2: streamed operands are read once per
+    tile of the resident one, n²d²/M in all.
+    """
     by_tile = {
         (schedule, tile): ledger.of(schedule=schedule, tile=tile, causal=False, heads=(1, 1), seq=256).copy()
         for schedule, tile in itertools.product(("fa1", "fa2"), ((16, 16), (64, 64)))
@@ -95,6 +97,6 @@ def test_traffic_falls_as_the_tile_grows(ledger):
     for schedule, passing in (("fa1", "q"), ("fa2", "k")):
         small, large = (by_tile[schedule, tile][passing] for tile in ((16, 16), (64, 64)))
         assert small == 4 * large
-    # O and its statistics pass by too in FA-1, all but the first time; FA-2 writes them once.
+    # FA-1 also streams O and its statistics, all but the first time; FA-2 writes them once.
     small, large = (by_tile["fa1", tile]["all"] for tile in ((16, 16), (64, 64)))
     assert 4 * 0.9 < small / large < 4 * 1.1

@@ -1,4 +1,4 @@
-"""Intervals of constants: what a bootstrap says of a mean, where statistics knows the answer."""
+"""Bootstrap intervals of constants, checked on a mean, whose distribution is known."""
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ def interval_of_a_mean(count, seed, repeats=1):
 
 
 def test_width_is_that_of_the_normal_distribution():
-    """The mean of 400 values of deviation 2 has deviation 0.1: 80 % lie within 1.2816 of those."""
+    """The mean of 400 values of deviation 2 has deviation 0.1; 80 % lie within ±1.2816 deviations."""
     found = [interval_of_a_mean(400, seed)["mean"] for seed in range(10)]
     assert np.mean([high - low for low, high in found]) == pytest.approx(2 * 1.2816 * 0.1, rel=0.15)
 
@@ -28,12 +28,12 @@ def test_rows_of_one_shape_are_no_further_evidence():
     assert thrice == pytest.approx(one)
 
 
-def test_constants_that_were_given_have_none_and_draws_are_the_same_for_everyone():
+def test_given_constants_have_no_interval_and_draws_are_reproducible():
     assert set(interval_of_a_mean(50, 1)) == {"mean"}
     assert interval_of_a_mean(50, 1) == interval_of_a_mean(50, 1)
 
 
-def test_shapes_are_told_apart_by_all_sizes():
+def test_shapes_differ_if_any_size_does():
     rows = pd.DataFrame(
         {"m": [1.0, 1.0, 2.0, 1.0], "n": [5.0, 6.0, 5.0, 5.0], "latency_s": [1.0, 2.0, 3.0, 4.0]}
     )

@@ -1,4 +1,6 @@
-"""What a campaign says: held-out shapes, errors against demands, pairs in order, worst cells."""
+"""What a campaign reports: held-out shapes, errors against demands,
+order of pairs, worst cells; and its plans.
+"""
 
 import json
 
@@ -19,28 +21,28 @@ def rows(**columns):
     return frame
 
 
-def test_shape_alone_decides_what_is_held_out():
+def test_only_the_shape_decides_what_is_held_out():
     plain = held_out(rows())
     assert plain.mean() == pytest.approx(SHARE, abs=0.03)
     other = rows(gpu="x", dtype="bf16", framework="y", op="bmm", latency_s=1.0, batch=pd.NA)
     np.testing.assert_array_equal(plain, held_out(other))
-    # In another order, with other rows beside them, and as other types.
+    # Nor do order, other rows or the dtype of columns matter.
     shuffled = rows().sample(frac=1.0, random_state=1)
     np.testing.assert_array_equal(held_out(shuffled), plain[shuffled.index])
     np.testing.assert_array_equal(held_out(rows().astype("float64").iloc[:7]), plain[:7])
 
 
-def test_another_size_is_another_shape():
+def test_shapes_that_differ_in_one_size_are_decided_separately():
     assert (held_out(rows(batch=1)) != held_out(rows(batch=2))).any()
 
 
-def test_kept_aside_devices_are_named():
+def test_devices_kept_aside_are_eight():
     assert len(NEVER_FITTED) == 8
     assert "nvidia/h100-sxm" in NEVER_FITTED
 
 
 def scored(**columns):
-    """Return held-out rows of one kernel, 100 % right unless told otherwise."""
+    """Return held-out rows of one kernel, predicted exactly unless columns are given."""
     count = 400
     frame = pd.DataFrame({"m": np.arange(1, count + 1)})
     defaults = {
@@ -62,14 +64,14 @@ def test_demands_are_judged_on_held_out_forward_warm_rows():
     assert got["met"]
     worse = report.verdicts(frame.assign(ratio=0.85), "cpu").set_index("demand")
     assert not worse.loc["matmul of 1 ms and more", "met"]
-    # Reruns that differ by more than the demand widen it, by half as much again.
+    # The limit is at least one and a half times the spread of reruns.
     noisy = report.verdicts(frame.assign(ratio=0.85, spread=0.11), "cpu").set_index("demand")
     assert noisy.loc["matmul of 1 ms and more", "limit"] == pytest.approx(16.5)
     assert noisy.loc["matmul of 1 ms and more", "met"]
 
 
-def test_what_the_host_was_slower_in_is_not_judged_where_graphs_were_measured():
-    """Called one by one, 2 µs of a GPU's work take the host's 6; a graph of the same shape shows them."""
+def test_eager_calls_limited_by_the_host_are_not_judged_where_graphs_were_measured():
+    """An eager call of 2 µs of GPU work takes the host's 6; a graph of the same shape shows the 2."""
     graphs, calls = (scored(launch=launch, latency_s=2e-6, seconds=2e-6) for launch in ("graph", "eager"))
     calls = calls.assign(latency_s=6e-6, ratio=2 / 6)
     frame = pd.concat([graphs, calls], ignore_index=True)
@@ -77,20 +79,20 @@ def test_what_the_host_was_slower_in_is_not_judged_where_graphs_were_measured():
     assert (got["rows"], got["median"]) == (held_out(graphs).sum(), 0)
     alone = report.verdicts(calls, "cuda").set_index("demand").loc["matmul"]
     assert (alone["rows"], alone["median"]) == (held_out(calls).sum(), pytest.approx(200 / 3))
-    # A call that waits for the host is no slower kernel.
+    # A call that waits for the host does not mean a slower kernel.
     product = graphs[held_out(graphs)].iloc[:1]
     pair = pd.concat([product, product.assign(bench="lstm", latency_s=1e-6, seconds=1e-6)])
     late = product.assign(bench="gru", launch="eager", latency_s=9e-6, seconds=1e-6)
     assert report.order(pd.concat([pair, late], ignore_index=True)) == (1, 1.0)
 
 
-def test_shorter_products_are_no_part_of_the_demand():
+def test_products_under_1_ms_are_not_judged():
     got = report.verdicts(scored(latency_s=0.5e-3, seconds=0.5e-3), "cpu").set_index("demand")
     assert got.loc["matmul of 1 ms and more", "rows"] == 0
     assert not got.loc["matmul of 1 ms and more", "met"]
 
 
-def test_pairs_are_of_other_kernels_alike_in_work_and_apart_in_time():
+def test_order_is_judged_on_pairs_of_kernels_alike_in_work_and_apart_in_time():
     frame = scored()
     two = frame[held_out(frame)].iloc[:2].copy()
     two["bench"] = ["lstm", "sdpa-flash"]
@@ -110,7 +112,7 @@ def test_worst_cells_come_first():
     assert list(got["bias"].round()) == [-80.0, 50.0]
 
 
-def test_another_load_is_seen_by_the_spread():
+def test_disturbance_is_seen_in_the_spread_of_visits():
     frame = pd.DataFrame({"status": "ok", "visits": 3, "spread": [0.01, 0.02, 0.3]})
     assert "another load" not in disturbance(frame)
     assert "by over 10% in 1 of 3" in disturbance(frame)
@@ -118,14 +120,14 @@ def test_another_load_is_seen_by_the_spread():
     assert "not known" in disturbance(frame.assign(visits=1))
 
 
-def test_another_load_is_seen_before_anything_is_visited_twice():
-    """By the system's count of runnable processes: two threads of ours, and one more most of the time."""
+def test_disturbance_is_seen_in_the_load_before_a_second_visit():
+    """The system's count of runnable processes: two threads of ours, and another most of the time."""
     frame = pd.DataFrame({"status": "ok", "visits": 1, "spread": np.nan, "units": 2, "load": [2.9, 3.1, 3.2]})
     cpu = frame.assign(timer="perf_counter-median")
     assert "not known; 1.1 other processes ran meanwhile: repeat" in disturbance(cpu)
-    assert "other processes" not in disturbance(cpu.assign(load=1.9))  # as in what is recorded, when quiet
+    assert "other processes" not in disturbance(cpu.assign(load=1.9))  # as recorded on a quiet machine
     assert "other processes" not in disturbance(cpu.assign(load=None))
-    # A GPU's host may do what it likes.
+    # The load of a GPU's host does not matter.
     assert "other processes" not in disturbance(frame.assign(timer="cudagraph-event-median"))
 
 
@@ -144,7 +146,7 @@ def test_plans_name_cases_that_exist(kind, full):
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
-def test_default_plan_has_shapes_to_fit_on_and_to_judge_by(kind):
+def test_default_plan_has_enough_shapes_to_fit_and_to_judge(kind):
     chosen = [c for c in plans.plan(kind) if c.direction == "fwd" and c.state == "warm"]
     for name in ("matmul", "bmm", "lstm", "gru", "rnn", "softmax", "layernorm", "copy", "sdpa-flash"):
         op = registry.find(name).op
@@ -155,7 +157,7 @@ def test_default_plan_has_shapes_to_fit_on_and_to_judge_by(kind):
 
 
 def test_every_cell_of_a_gpus_default_plan_can_be_fitted():
-    """In each format: time spent on rows too few for constants is lost."""
+    """In each format: rows too few for a fit would be wasted time."""
     rows = []
     for one in plans.plan("cuda"):
         bench = registry.find(one.bench)
@@ -167,7 +169,7 @@ def test_every_cell_of_a_gpus_default_plan_can_be_fitted():
     assert {cell.dtype for cell, _ in found} >= {"bf16", "fp16", "fp32", "fp8"}
     for cell, part in found:
         if (cell.op, cell.label) == ("attention_decode", "sdpa efficient"):
-            continue  # torch has it only where every query head has keys of its own
+            continue  # torch has it only without grouped heads
         out = held_out(part)
         assert (~out).sum() >= heldout.FEWEST, str(cell)
         assert out.sum() >= 3, str(cell)
@@ -180,7 +182,7 @@ def test_recurrent_plan_covers_the_range_it_is_judged_on():
     assert {32, 128, 512, 1024} <= set(shapes["seq"])
 
 
-def test_case_of_a_plan_does_not_depend_on_the_order_of_a_grid():
+def test_cases_drawn_do_not_depend_on_the_order_of_a_grid():
     grid = {"m": (1, 2, 3), "n": (4, 5)}
     turned = {"n": (5, 4), "m": (3, 2, 1)}
     assert [sorted(s.items()) for s in plans.draw(grid, lambda _: True, 4)] == [
