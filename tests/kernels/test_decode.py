@@ -216,6 +216,21 @@ def test_a_block_moves_its_queries_first_tile_and_outputs_unoverlapped() -> None
     assert (slow - fast) * A100.clock_hz == pytest.approx(moved / 2)
 
 
+def test_blocks_that_share_a_kv_head_reduce_its_rows_in_fp32() -> None:
+    """trtllm: 16 heads of 128 on one key are 16 · 128 · 4 bytes, where half of the units are free."""
+    sizes = {"heads": 16, "kv_heads": 1, "seq_kv": 64, "head_dim": 128, "kernel": "trtllm"}
+
+    def added(batch: int) -> float:
+        slow, fast = (
+            decode.seconds(B200, {"reduce_bytes_per_cycle": rate}, batch=batch, **sizes).terms["depth"]
+            for rate in (10.0, 40.0)
+        )
+        return float(slow - fast)
+
+    assert added(4) == pytest.approx(16 * 128 * 4 * (1 / 10 - 1 / 40) / B200.clock_hz)
+    assert added(128) == 0
+
+
 def test_a_cache_of_half_the_width_takes_half_the_time_where_memory_limits() -> None:
     big = SIZES | {"batch": 256, "seq_kv": 16384}
     wide, narrow = (decode.seconds(H200, {}, **big, kv_dtype=kind).seconds for kind in ("bf16", "fp8"))
