@@ -140,7 +140,7 @@ def test_command_records_rows_rates_counters_and_a_page(fake, tmp_path, monkeypa
         "h200.csv", "h200.parquet", "h200.micro.csv", "h200.counters.csv", "h200.html",
     }  # fmt: skip
     assert set(pd.read_csv(name.with_suffix(".counters.csv"))["status"]) == {"unavailable"}
-    assert "Traffic that the hardware counted" in name.with_suffix(".html").read_text(encoding="utf-8")
+    assert "Traffic from hardware counters" in name.with_suffix(".html").read_text(encoding="utf-8")
     assert {"step", "bandwidth"} <= set(pd.read_csv(name.with_suffix(".micro.csv"))["quantity"])
     assert run(words) != 0  # existing files are not replaced without being asked
     assert "exists" in capsys.readouterr().err
