@@ -9,12 +9,25 @@ from numpy.typing import ArrayLike
 
 from costmodel.hardware import Device
 from costmodel.kernels._cache import misses
-from costmodel.kernels.base import Array
+from costmodel.kernels.base import Array, Constant
 
 #: Sharpness of the transition from a working set that stays in L2 between replays to one that does not.
 _MISS_ORDER = 6.0
 #: Sharpness of the transition from a time that the host limits to one that the kernel limits.
 _HOST_ORDER = 12.0
+
+#: Constants of the kernel models that combine times so, where they have one range: prefill and decoding.
+CACHE_SHARE = Constant(
+    1.0,
+    0.3,
+    2.0,
+    "1",
+    "largest working set that hits on replay, over the cache's capacity for distinct data",
+)
+L2_UNIT_BYTES = Constant(20.0, 4.0, 128.0, "B/cycle", "bandwidth of L2 per unit, with all units at work")
+RAMP_CYCLES = Constant(
+    0.0, 0.0, 20000.0, "cycles", "extra time of a call whose operands come from memory, for any size"
+)
 
 
 def norm(order: float, one: ArrayLike, other: ArrayLike) -> Array:

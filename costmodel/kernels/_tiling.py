@@ -8,12 +8,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from costmodel.kernels.base import Array
+from costmodel.kernels.base import Array, Constant
 
 #: Ratio of mean to longest job from which jobs count as equal, so that they run in whole waves in any order.
 _EVEN = 0.9
 #: Largest number of splits that FlashAttention merges.
 _MOST_SPLITS = 128
+
+#: Constant of the kernel models of attention, which `makespan` takes.
+STAGGER_CYCLES = Constant(
+    0.0, 0.0, 60.0, "cycles", "time between starts of consecutive thread blocks in the first wave"
+)
 
 
 def _array(value: ArrayLike) -> Array:

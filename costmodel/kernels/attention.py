@@ -27,9 +27,9 @@ from costmodel.hardware import Device
 from costmodel.kernels import _flash as flash
 from costmodel.kernels import _replay as replay
 from costmodel.kernels._flash_splits import prefill_splits
-from costmodel.kernels._join import byte_time, miss_share, norm
+from costmodel.kernels._join import CACHE_SHARE, L2_UNIT_BYTES, RAMP_CYCLES, byte_time, miss_share, norm
 from costmodel.kernels._power import droop
-from costmodel.kernels._tiling import causal_blocks, ceil_div, makespan
+from costmodel.kernels._tiling import STAGGER_CYCLES, causal_blocks, ceil_div, makespan
 from costmodel.kernels.base import Array, Constant, Estimate, as_arrays, filled
 
 CONSTANTS = {
@@ -50,26 +50,14 @@ CONSTANTS = {
     "block_cycles": Constant(
         4000.0, 0.0, 30000.0, "cycles", "prologue and epilogue of a thread block, independent of sizes"
     ),
-    "stagger_cycles": Constant(
-        0.0, 0.0, 60.0, "cycles", "time between starts of consecutive thread blocks in the first wave"
-    ),
+    "stagger_cycles": STAGGER_CYCLES,
     "row_bytes_per_cycle": Constant(
         60.0, 4.0, 512.0, "B/cycle", "rate at which a unit loads the rows of Q and stores those of O"
     ),
     "bandwidth_share": Constant(0.75, 0.3, 1.0, "1", "share of the memory bandwidth that is reached"),
-    "ramp_cycles": Constant(
-        0.0, 0.0, 20000.0, "cycles", "extra time of a call whose operands come from memory, for any size"
-    ),
-    "cache_share": Constant(
-        1.0,
-        0.3,
-        2.0,
-        "1",
-        "largest working set that hits on replay, over the cache's capacity for distinct data",
-    ),
-    "l2_unit_bytes": Constant(
-        20.0, 4.0, 128.0, "B/cycle", "bandwidth of L2 per unit, with all units at work"
-    ),
+    "ramp_cycles": RAMP_CYCLES,
+    "cache_share": CACHE_SHARE,
+    "l2_unit_bytes": L2_UNIT_BYTES,
     "energy_j": Constant(
         1.3e-12, 1e-13, 1e-11, "J", "total energy per operation: long kernels slow down to the power limit"
     ),

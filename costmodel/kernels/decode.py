@@ -23,28 +23,16 @@ from costmodel.hardware import Device
 from costmodel.kernels import _flash as flash
 from costmodel.kernels import _flash_decode as cut
 from costmodel.kernels import _replay as replay
-from costmodel.kernels._join import byte_time, miss_share, norm
-from costmodel.kernels._tiling import ceil_div, makespan
+from costmodel.kernels._join import CACHE_SHARE, L2_UNIT_BYTES, RAMP_CYCLES, byte_time, miss_share, norm
+from costmodel.kernels._tiling import STAGGER_CYCLES, ceil_div, makespan
 from costmodel.kernels.base import Array, Constant, Estimate, as_arrays, filled
 
 CONSTANTS = {
     "bandwidth_share": Constant(0.88, 0.3, 1.0, "1", "share of the memory bandwidth that is reached"),
-    "cache_share": Constant(
-        1.0,
-        0.3,
-        2.0,
-        "1",
-        "largest working set that hits on replay, over the cache's capacity for distinct data",
-    ),
-    "l2_unit_bytes": Constant(
-        20.0, 4.0, 128.0, "B/cycle", "bandwidth of L2 per unit, with all units at work"
-    ),
-    "ramp_cycles": Constant(
-        0.0, 0.0, 20000.0, "cycles", "extra time of a call whose operands come from memory, for any size"
-    ),
-    "stagger_cycles": Constant(
-        0.0, 0.0, 60.0, "cycles", "time between starts of consecutive thread blocks in the first wave"
-    ),
+    "cache_share": CACHE_SHARE,
+    "l2_unit_bytes": L2_UNIT_BYTES,
+    "ramp_cycles": RAMP_CYCLES,
+    "stagger_cycles": STAGGER_CYCLES,
     "block_cycles": Constant(3000.0, 0.0, 30000.0, "cycles", "prologue and epilogue of a thread block"),
     "row_bytes_per_cycle": Constant(
         60.0, 1.0, 512.0, "B/cycle", "rate at which a unit loads rows of Q and its first keys, and stores O"
