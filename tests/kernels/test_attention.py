@@ -224,63 +224,50 @@ def test_libraries_that_prepare_a_call_launch_a_kernel_more(model: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kernel", "causal", "head_dim", "rows", "cols"),
+    ("name", "kernel", "causal", "head_dim", "rows", "cols"),
     [
         # flash_fwd_launch_template.h: run_mha_fwd_hdim64, 96 and 128, of Hopper 256, of which two blocks fit.
-        ("fa2", False, 64, 128, 128),
-        ("fa2", True, 96, 128, 64),
-        ("fa2", True, 128, 128, 64),
-        ("fa2", True, 192, 128, 64),
-        ("fa2", True, 256, 64, 64),
+        ("nvidia/h200-sxm", "fa2", False, 64, 128, 128),
+        ("nvidia/h200-sxm", "fa2", True, 96, 128, 64),
+        ("nvidia/h200-sxm", "fa2", True, 128, 128, 64),
+        ("nvidia/h200-sxm", "fa2", True, 192, 128, 64),
+        ("nvidia/h200-sxm", "fa2", True, 256, 64, 64),
+        # is_sm8x: compute capability 8.6 and 8.9.
+        ("nvidia/l40s", "fa2", True, 64, 128, 128),
+        ("nvidia/l40s", "fa2", True, 96, 64, 64),
+        ("nvidia/l40s", "fa2", False, 96, 128, 64),
+        ("nvidia/l40s", "fa2", True, 128, 64, 64),
+        ("nvidia/a40", "fa2", False, 128, 128, 32),
+        ("nvidia/l40s", "fa2", True, 192, 128, 64),
+        # "For A100, we want to run with 128 x 64 (128KB smem)"; a block of Ada may have 99 KiB.
+        ("nvidia/a100-sxm-80gb", "fa2", False, 256, 128, 64),
+        ("nvidia/l40s", "fa2", False, 256, 64, 64),
+        # 8.0 and 12.0 are neither.
+        ("nvidia/a100-sxm-80gb", "fa2", True, 128, 128, 64),
+        ("nvidia/rtx-5090", "fa2", True, 128, 128, 64),
         # run_mha_fwd_splitkv_dispatch: 64 rows of any head size.
-        ("fa2-paged", True, 64, 64, 256),
-        ("fa2-paged", True, 128, 64, 128),
-        ("fa2-paged", True, 256, 64, 64),
+        ("nvidia/h200-sxm", "fa2-paged", True, 64, 64, 256),
+        ("nvidia/h200-sxm", "fa2-paged", True, 128, 64, 128),
+        ("nvidia/h200-sxm", "fa2-paged", True, 256, 64, 64),
         # hopper/tile_size.h: tile_size_fwd_sm90, 16 bit.
-        ("fa3", True, 64, 192, 128),
-        ("fa3", False, 64, 192, 192),
-        ("fa3", True, 96, 192, 144),
-        ("fa3", False, 96, 192, 144),
-        ("fa3", True, 128, 128, 128),
-        ("fa3", False, 128, 128, 176),
-        ("fa3", True, 192, 128, 128),  # V of up to 128, as multi-head latent attention has it
-        ("fa3", False, 192, 128, 128),
-        ("fa3", True, 256, 128, 80),
-        ("fa3", False, 256, 128, 80),
+        ("nvidia/h200-sxm", "fa3", True, 64, 192, 128),
+        ("nvidia/h200-sxm", "fa3", False, 64, 192, 192),
+        ("nvidia/h200-sxm", "fa3", True, 96, 192, 144),
+        ("nvidia/h200-sxm", "fa3", False, 96, 192, 144),
+        ("nvidia/h200-sxm", "fa3", True, 128, 128, 128),
+        ("nvidia/h200-sxm", "fa3", False, 128, 128, 176),
+        # 192: V of up to 128, as multi-head latent attention has it.
+        ("nvidia/h200-sxm", "fa3", True, 192, 128, 128),
+        ("nvidia/h200-sxm", "fa3", False, 192, 128, 128),
+        ("nvidia/h200-sxm", "fa3", True, 256, 128, 80),
+        ("nvidia/h200-sxm", "fa3", False, 256, 128, 80),
     ],
 )
 def test_tiles_are_those_that_the_libraries_are_compiled_with(
-    kernel: str, causal: bool, head_dim: int, rows: int, cols: int
+    name: str, kernel: str, causal: bool, head_dim: int, rows: int, cols: int
 ) -> None:
     seq, group, size = (np.asarray(float(n)) for n in (4096, 1, head_dim))
-    tile = _flash.prefill(H200, kernel, seq, group, size, seq, causal)
-    assert (tile.rows, tile.cols) == (rows, cols)
-
-
-@pytest.mark.parametrize(
-    ("name", "causal", "head_dim", "rows", "cols"),
-    [
-        # is_sm8x: compute capability 8.6 and 8.9.
-        ("nvidia/l40s", True, 64, 128, 128),
-        ("nvidia/l40s", True, 96, 64, 64),
-        ("nvidia/l40s", False, 96, 128, 64),
-        ("nvidia/l40s", True, 128, 64, 64),
-        ("nvidia/a40", False, 128, 128, 32),
-        ("nvidia/l40s", True, 192, 128, 64),
-        # "For A100, we want to run with 128 x 64 (128KB smem)"; a block of Ada may have 99 KiB.
-        ("nvidia/a100-sxm-80gb", False, 256, 128, 64),
-        ("nvidia/l40s", False, 256, 64, 64),
-        # 8.0 and 12.0 are neither.
-        ("nvidia/a100-sxm-80gb", True, 128, 128, 64),
-        ("nvidia/rtx-5090", True, 128, 128, 64),
-    ],
-)
-def test_flash_attention_2_has_tiles_by_architecture(
-    name: str, causal: bool, head_dim: int, rows: int, cols: int
-) -> None:
-    """flash_fwd_launch_template.h, run_mha_fwd_hdim64 to 256, without dropout."""
-    seq, group, size = (np.asarray(float(n)) for n in (4096, 1, head_dim))
-    tile = _flash.prefill(hardware.load(name), "fa2", seq, group, size, seq, causal)
+    tile = _flash.prefill(hardware.load(name), kernel, seq, group, size, seq, causal)
     assert (tile.rows, tile.cols) == (rows, cols)
 
 

@@ -237,9 +237,10 @@ PLACES = {
     "threshold_backward": {0: "grad_output"},
     **{f"{name}_backward": {0: "grad_output"} for name in ("tanh", "sigmoid", "gelu", "silu")},
     "copy_": {0: "self", 1: "src"},
-    "lstm": {0: "input", 1: "hx", 4: "num_layers", 7: "bidirectional", 8: "batch_first"},
-    "gru": {0: "input", 1: "hx", 4: "num_layers", 7: "bidirectional", 8: "batch_first"},
-    "rnn_tanh": {0: "input", 1: "hx", 4: "num_layers", 7: "bidirectional", 8: "batch_first"},
+    **{
+        name: {0: "input", 1: "hx", 4: "num_layers", 7: "bidirectional", 8: "batch_first"}
+        for name in ("lstm", "gru", "rnn_tanh")
+    },
 }
 
 
