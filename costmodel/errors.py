@@ -58,7 +58,8 @@ def unknown_name(
     Parameters
     ----------
     kind : str
-        What the name should denote ("layer", "device", …).
+        What the name should denote ("layer", "device", …). In "size of lstm" the name stands before its
+        owner: "unknown size 'heads' of lstm".
     name : str
         The unknown name.
     known : iterable of str

@@ -91,6 +91,21 @@ def _sizes(row: Mapping[Hashable, Any]) -> str:
 
 def _print(found: Breakdown, top: int) -> None:
     """Print the rows that take most time, what they add up to, and what has no prediction."""
+    _print_rows(found, top)
+    whole, covered, predicted, least = (
+        output.seconds(value)
+        for value in (found.measured_s, found.covered_s, found.predicted_s, found.lower_s)
+    )
+    share = 100 * found.rows["share"].sum()
+    print(
+        f"{whole} in all; with a prediction {share:.1f} % of it: "
+        f"measured {covered}, predicted {predicted}, at least {least}"
+    )
+    _print_others(found)
+
+
+def _print_rows(found: Breakdown, top: int) -> None:
+    """Print the rows that take most time."""
     rows = [
         (
             f"{100 * row['share']:.1f}",
@@ -110,15 +125,10 @@ def _print(found: Breakdown, top: int) -> None:
     if left > 0:
         share = 100 * found.rows["share"].iloc[top:].sum()
         print(f"and {left:,} more, {share:.1f} % of the time; --top {len(found.rows)} lists them all")
-    whole, covered, predicted, least = (
-        output.seconds(value)
-        for value in (found.measured_s, found.covered_s, found.predicted_s, found.lower_s)
-    )
-    share = 100 * found.rows["share"].sum()
-    print(
-        f"{whole} in all; with a prediction {share:.1f} % of it: "
-        f"measured {covered}, predicted {predicted}, at least {least}"
-    )
+
+
+def _print_others(found: Breakdown) -> None:
+    """Print which operations have no prediction, kernels of one name together, and why."""
     whole_s = found.measured_s or 1.0
     if found.others:
         times: dict[str, float] = defaultdict(float)

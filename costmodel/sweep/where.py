@@ -174,7 +174,7 @@ def _check(node: ast.AST, text: str, depth: int) -> None:
             raise unknown_name("function", name or ast.unparse(node.func), _FUNCTIONS)
         known = bool(node.args) and not node.keywords
     elif isinstance(node, ast.Compare):
-        known = _among_what_is_listed(node)
+        known = _looks_into_a_list(node)
     if depth == 0:
         raise CostmodelError(f"condition {shown(text)}: nested more than {_DEPTH} deep")
     if not known:
@@ -184,8 +184,8 @@ def _check(node: ast.AST, text: str, depth: int) -> None:
         _check(child, text, depth - 1)
 
 
-def _among_what_is_listed(node: ast.Compare) -> bool:
-    """Return whether what a chain of comparisons looks into, if anything, is a list at its end."""
+def _looks_into_a_list(node: ast.Compare) -> bool:
+    """Return whether a chain of comparisons has `in` only at its end, and a list there."""
     pairs = zip(node.ops, node.comparators, strict=True)
     looked_into = [right for op, right in pairs if isinstance(op, ast.In | ast.NotIn)]
     listed = all(isinstance(right, ast.Tuple | ast.List) for right in looked_into)
