@@ -53,7 +53,9 @@ def linear_refit(
     free : sequence of str
         Names of the fitted ones; none is 0.
 
-    Notes ----- Rows are weighted by the slope and curvature of the fit's loss (soft-L1); the standard
+    Notes
+    -----
+    Rows are weighted by the slope and curvature of the fit's loss (soft-L1); the standard
     deviation of errors follows from their median. The prior of a constant is uniform over its plausible range
     on a logarithmic scale; starting points are drawn with its standard deviation.
     """

@@ -54,7 +54,9 @@ def times(
     rotation : str
         See ``gemm.ROTATIONS``.
 
-    Notes ----- ``total`` is a norm of the limits, plus the tail (stores, reduction).
+    Notes
+    -----
+    ``total`` is a norm of the limits, plus the tail (stores, reduction).
     """
     found = {name: np.empty(p.m.shape) for name in blocks.PARTS}
     for first in range(0, p.m.size, _CHUNK):
@@ -90,7 +92,9 @@ def choose(
     tile : array, shape (4, rows)
         The tile and the number of parts of K where they are known, else NaN.
 
-    Notes ----- The library's own cost estimate is not known. The least root sum of squares of the limits,
+    Notes
+    -----
+    The library's own cost estimate is not known. The least root sum of squares of the limits,
     plus the tail, is taken; repeated reads count there as they do without a split of K. Of equal choices the
     first one counts, tile by tile and split by split.
     """

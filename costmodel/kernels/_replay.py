@@ -54,7 +54,9 @@ def ticked(device: Device, constants: Mapping[str, float], seconds: Array, calls
     calls : float
         Number of calls in a replay, one after the other.
 
-    Notes ----- This is rounding to ticks with softened corners (a sawtooth's Poisson kernel). They are the
+    Notes
+    -----
+    This is rounding to ticks with softened corners (a sawtooth's Poisson kernel). They are the
     softer, the more normally distributed times have lost their phase: exp(−σ²/2), where σ is their standard
     deviation relative to a tick [rad].
     """

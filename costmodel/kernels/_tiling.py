@@ -40,7 +40,9 @@ def ceil_sum(
     count, numerator, denominator, offset : array_like
         Whole numbers: the number of terms (≥ 0), p > 0, q > 0 and c ≥ 0.
 
-    Notes ----- ⌈x/q⌉ = ⌊(x + q − 1)/q⌋, and Σ ⌊(a·i + b)/q⌋ swaps a and q at every step (Graham, Knuth and
+    Notes
+    -----
+    ⌈x/q⌉ = ⌊(x + q − 1)/q⌋, and Σ ⌊(a·i + b)/q⌋ swaps a and q at every step (Graham, Knuth and
     Patashnik, *Concrete Mathematics*, §3.5), so the number of iterations grows with the logarithm of the tile
     sizes.
     """
@@ -80,7 +82,9 @@ def causal_blocks(
     window : array_like, optional
         Keys w that a query sees: itself, and those right before it; default all.
 
-    Notes ----- A tile is computed whole if the diagonal cuts it or any query of the row block sees it. It is
+    Notes
+    -----
+    A tile is computed whole if the diagonal cuts it or any query of the row block sees it. It is
     skipped if it lies above the diagonal or before all windows of the row block.
     """
     seq, group, rows, cols = _array(seq), _array(group), _array(rows), _array(cols)
@@ -130,7 +134,9 @@ def makespan(
     stagger : array_like
         Time between the starts of the first jobs in consecutive slots. It delays all later jobs as much.
 
-    Notes ----- Equal jobs waste the whole idle part of the last wave. With the longest jobs first, short ones
+    Notes
+    -----
+    Equal jobs waste the whole idle part of the last wave. With the longest jobs first, short ones
     fill it, and the waste shrinks by the ratio of mean to longest. But the longest job may start late: when
     the jobs before it are done except for what each slot has left of its current job, on average E[l²]/2E[l]
     for a job met at random (Feller, *An Introduction to Probability Theory and Its Applications*, vol. 2,
@@ -158,7 +164,9 @@ def efficient_splits(jobs: ArrayLike, slots: ArrayLike, blocks: ArrayLike) -> Ar
     blocks : array_like
         KV blocks of one job; every split has at least one.
 
-    Notes ----- ``num_splits_heuristic`` of flash-attention (``flash_api.cpp``, ``heuristics.h``;
+    Notes
+    -----
+    ``num_splits_heuristic`` of flash-attention (``flash_api.cpp``, ``heuristics.h``;
     BSD-3-Clause): it returns 1 where jobs fill 80 % of the slots. This is version 2's, which skips a split
     that does not shorten the longest share; version 3 tries those too. Evaluated once for each distinct
     (jobs, slots, blocks).
