@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike
 from costmodel import dtypes
 from costmodel.hardware import Device
 from costmodel.kernels import _flash as flash
+from costmodel.kernels import _flash_backward as backward
 from costmodel.kernels import _replay as replay
 from costmodel.kernels._flash_splits import prefill_splits
 from costmodel.kernels._join import CACHE_SHARE, L2_UNIT_BYTES, RAMP_CYCLES, byte_time, miss_share, norm
@@ -86,6 +87,9 @@ _DROOP_S = 1e-2
 #: Order of the norm that combines times that overlap in part: a step and its latency, tiles and memory. Order
 #: 1 would add them, and a high order would take the largest.
 _JOIN = 2.0
+#: Order of the norm of a backward step's products and the shared memory that feeds them. The open tables do
+#: not tell it: of 2, 3, 4, 5 and 8, posted times of H200, B200 and GB300 are nearest to 4.
+_FEED = 4.0
 #: Most threads resident on a unit, and most threads that vLLM's cache write uses per token.
 _THREADS, _TOKEN_THREADS = 2048.0, 512.0
 
@@ -138,9 +142,10 @@ def seconds(
     tile : (int, int), optional
         Rows of Q and rows of K in a tile; default: the kernel's own.
     direction : {"fwd", "bwd"}
-        Backward recomputes the scores and does four products with them in the same blocks. It takes as long
-        for the softmax's derivative as for the softmax, and moves twice the operands. This is not fitted, as
-        there is no open measurement of it.
+        Backward recomputes the scores and does four products with them in the same blocks, no faster than
+        shared memory feeds them (`costmodel.kernels._flash_backward`). It takes as long for the softmax's
+        derivative as for the softmax, and moves twice the operands. dQ is summed in fp32, which another
+        kernel converts. Its constants are those of forward, as there is no open table of it.
 
     Returns
     -------
@@ -158,11 +163,10 @@ def seconds(
     given = filled(CONSTANTS, constants)
     sizes = as_arrays(batch, heads, kv_heads, seq, head_dim, seq if seq_kv is None else seq_kv)
     batch, heads, kv_heads, seq, head_dim, seq_kv = sizes
+    causal = causal and (direction != "bwd" or backward.skips_masked(device, dtype))
     width, cycle, units = dtypes.dtype(dtype).bytes, 1 / device.clock_hz, device.units
     values = head_dim if value_dim is None else np.asarray(value_dim, dtype=np.float64)
-    cut = flash.prefill(device, kernel, seq, heads / kv_heads, head_dim, seq_kv, causal)
-    if tile is not None:
-        cut = replace(cut, rows=np.asarray(float(tile[0])), cols=np.asarray(float(tile[1])))
+    cut = _retiled(flash.prefill(device, kernel, seq, heads / kv_heads, head_dim, seq_kv, causal), tile)
     size, value_size = flash.padded(head_dim, kernel), flash.padded(values, kernel)
     # Widths of the products of a step: QKᵀ and PV; backward QKᵀ again, dP, dV, dQ and dK. Backward also moves
     # twice the operands, and computes the softmax's derivative after the exponentials.
@@ -172,12 +176,20 @@ def seconds(
     row_blocks = ceil_div(seq * cut.group, cut.rows)
     steps, blocks, ragged = _tiles(cut, seq, seq_kv, window, causal=causal)
     jobs = batch * packed_heads * row_blocks
-    splits, merged = prefill_splits(kernel, units, batch, packed_heads * row_blocks, seq_kv, blocks)
+    splits, merged = (
+        prefill_splits(kernel, units, batch, packed_heads * row_blocks, seq_kv, blocks)
+        if direction != "bwd"
+        else backward.SPLITS
+    )
 
     # Time of one step, alone on the unit, and with the thread blocks that share it.
     flops = 2 * cut.rows * cut.cols * widths
     peak = device.product_peak(dtype) * flash.peak_share(device, kernel) * given["matrix_efficiency"]
-    product = flops * units / peak
+    # Time of a score in shared memory, which feeds the products of a backward step.
+    shared = (
+        backward.shared_cycles(device, kernel, size, value_size, width, causal) if direction == "bwd" else 0.0
+    )
+    product = norm(_FEED, flops * units / peak, cut.rows * cut.cols * shared * cycle)
     special = (
         again
         * given["softmax_cost"]
@@ -201,7 +213,11 @@ def seconds(
     keys = batch * kv_heads * (seq_kv if held is None else np.asarray(held)) * (head_dim + values) / 2
     written = 0.0 if cache_write == "none" else 2 * width * batch * kv_heads * seq * head_dim
     # Partial outputs are fp32, written and read back.
-    partial = np.where(splits > 1, 8 * splits * out, 0.0)
+    partial = (
+        np.where(splits > 1, 8 * splits * out, 0.0)
+        if direction != "bwd"
+        else backward.summed_bytes(batch * heads * seq * head_dim, width)
+    )
     miss = miss_share(device, given["cache_share"], 2 * width * (out + keys) + written + partial)
     rate = byte_time(device, given, miss)
     memory = again * 2 * width * (out + keys) * rate
@@ -223,6 +239,13 @@ def seconds(
     }
     total = core * slower + ramp + merge + store + launch
     return replay.shown(device, given, total, terms)
+
+
+def _retiled(cut: flash.Tiling, tile: tuple[int, int] | None) -> flash.Tiling:
+    """Return the tiling with the rows and keys asked for, or as it is if none were."""
+    if tile is None:
+        return cut
+    return replace(cut, rows=np.asarray(float(tile[0])), cols=np.asarray(float(tile[1])))
 
 
 def _slower(device: Device, joules: Array, core: Array) -> Array:
