@@ -137,10 +137,10 @@ class Device:
     def raised(self) -> float:
         """Ratio of the clock that a board reaches while power allows to the stated boost, at least 1.
 
-        GeForce, TITAN and P4 boards raise their clock towards the driver's ceiling (``clocks.max``). It is
-        taken to be midway, which agrees with published products on an RTX 3090, a 4090 and a 5090 (1.9, 2.8
-        and 2.75 GHz). The ratio is 1 for devices without graphics memory, whose highest clock is that of two
-        cores of a CPU, or the bound of a guess.
+        GeForce, TITAN, P4 and RTX workstation boards raise their clock towards the driver's ceiling
+        (``clocks.max``). It is taken to be midway, which agrees with published products on an RTX 3090, a
+        4090 and a 5090 (1.9, 2.8 and 2.75 GHz). The ratio is 1 for devices without graphics memory, whose
+        highest clock is that of two cores of a CPU, or the bound of a guess.
         """
         ceiling = self.spec.clocks.max if self.graphics_memory else None
         return max((1 + ceiling.si / self.clock_hz) / 2, 1.0) if ceiling else 1.0

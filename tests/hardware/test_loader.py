@@ -39,6 +39,23 @@ def test_names_are_discovered_and_sorted():
         ("GeForce GTX TITAN X", "nvidia/titan-x-maxwell"),
         ("Tesla K40m", "nvidia/k40"),
         ("AMD Instinct MI210", "amd/mi210"),
+        ("NVIDIA A10G", "nvidia/a10g"),
+        ("NVIDIA RTX A6000", "nvidia/rtx-a6000"),
+        ("NVIDIA RTX 6000 Ada Generation", "nvidia/rtx-6000-ada"),
+        ("NVIDIA H20", "nvidia/h20"),
+        ("NVIDIA H800 PCIe", "nvidia/h800-pcie"),
+        ("NVIDIA A800 80GB PCIe", "nvidia/a800-pcie-80gb"),
+        ("NVIDIA L20", "nvidia/l20"),
+        ("NVIDIA H100 NVL", "nvidia/h100-nvl"),
+        ("NVIDIA GeForce RTX 3080", "nvidia/rtx-3080-10gb"),
+        ("NVIDIA GeForce RTX 3090 Ti", "nvidia/rtx-3090-ti"),
+        ("NVIDIA GeForce RTX 3060", "nvidia/rtx-3060-12gb"),
+        ("NVIDIA GeForce RTX 4080", "nvidia/rtx-4080"),
+        ("NVIDIA GeForce RTX 4070 SUPER", "nvidia/rtx-4070-super"),
+        ("NVIDIA GeForce RTX 4060 Ti", "nvidia/rtx-4060-ti-16gb"),
+        ("NVIDIA GeForce RTX 5080", "nvidia/rtx-5080"),
+        ("NVIDIA GeForce RTX 5070", "nvidia/rtx-5070"),
+        ("NVIDIA GeForce RTX 5060 Ti", "nvidia/rtx-5060-ti-16gb"),
     ],
 )
 def test_names_and_aliases_are_resolved(given, name):
@@ -53,6 +70,14 @@ def test_unknown_name_is_refused_with_the_nearest():
         load("NVIDIA A100")
     with pytest.raises(UnknownNameError, match="unknown device"):
         load("")
+
+
+@pytest.mark.parametrize(
+    "given", ["NVIDIA GeForce RTX 3080 Laptop GPU", "NVIDIA GeForce RTX 3080 Ti", "NVIDIA GeForce RTX 4060"]
+)
+def test_boards_of_a_similar_name_are_not_taken_for_each_other(given):
+    with pytest.raises(UnknownNameError, match="unknown device"):
+        load(given)
 
 
 def test_name_of_two_devices_is_refused_with_both(monkeypatch):

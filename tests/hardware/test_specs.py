@@ -194,6 +194,50 @@ def test_figures_of_the_server_edition_agree_with_each_other():
     assert server.clock_hz == server.matrix_clock_hz == 2430e6
 
 
+# FLOP per SM and clock in 16 bits with fp32 accumulation. GA10x and AD10x have 1,024 ("NVIDIA Ampere GA102
+# GPU Architecture", Table 3), GeForce boards, A10G and L20 half of that; Hopper has 4,096, H20 a quarter.
+PER_CYCLE = {
+    "a10": 1024, "a10g": 512, "a40": 1024, "rtx-a6000": 1024,
+    "rtx-3060-12gb": 512, "rtx-3080-10gb": 512, "rtx-3090": 512, "rtx-3090-ti": 512,
+    "l40s": 1024, "l20": 512, "rtx-6000-ada": 1024,
+    "rtx-4060-ti-16gb": 512, "rtx-4070-super": 512, "rtx-4080": 512, "rtx-4090": 512,
+    "rtx-5060-ti-16gb": 512, "rtx-5070": 512, "rtx-5080": 512, "rtx-5090": 512,
+    "a800-pcie-80gb": 2048, "h100-pcie": 4096, "h100-nvl": 4096, "h800-pcie": 4096, "h20": 1024,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "per_cycle"), PER_CYCLE.items())
+def test_tensor_rates_are_whole_halves_or_quarters_of_the_architectures(name, per_cycle):
+    device = load(name)
+    cycles = device.units * device.matrix_clock_hz
+    assert device.peak("bf16", "matrix") / cycles == pytest.approx(per_cycle, rel=8e-3)
+    assert device.peak("fp16", "matrix") == device.peak("bf16", "matrix")
+    assert device.peak("tf32", "matrix") == pytest.approx(device.peak("bf16", "matrix") / 2, rel=1.2e-2)
+    assert device.peak("fp32", "vector") / (device.units * device.clock_hz) == pytest.approx(
+        128 if device.family == "ampere" else 256, rel=8e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "per_second"),
+    [
+        # Width of the memory and transfers a second of each pin, as the boards' vendors state them.
+        ("rtx-a6000", 384, 16e9), ("rtx-6000-ada", 384, 20e9), ("l20", 384, 18e9), ("a10g", 384, 12.5e9),
+        ("rtx-3060-12gb", 192, 15e9), ("rtx-3080-10gb", 320, 19e9), ("rtx-3090-ti", 384, 21e9),
+        ("rtx-4060-ti-16gb", 128, 18e9), ("rtx-4070-super", 192, 21e9), ("rtx-4080", 256, 22.4e9),
+        ("rtx-5060-ti-16gb", 128, 28e9), ("rtx-5070", 192, 28e9), ("rtx-5080", 256, 30e9),
+        ("h20", 6144, 2 * 2619e6), ("h100-nvl", 6016, 2 * 2619e6), ("a800-pcie-80gb", 5120, 2 * 1512e6),
+    ],
+)  # fmt: skip
+def test_bandwidths_are_the_memorys_width_times_its_rate(name, bits, per_second):
+    assert load(name).hbm_bandwidth == pytest.approx(bits * per_second / 8, rel=1e-3)
+
+
+def test_boards_cut_for_export_and_clouds_have_their_drivers_limit_of_power():
+    """What nvidia-smi shows, not the 275, 150, 400 and 250 W of tables."""
+    assert [load(name).tdp_w for name in ("l20", "a10g", "h20", "a800-pcie-80gb")] == [350, 300, 500, 300]
+
+
 @pytest.mark.parametrize("name", ["nvidia/gb200", "nvidia/gb300"])
 def test_superchips_have_the_fp32_rate_of_152_units(name):
     superchip = load(name)
