@@ -17,6 +17,8 @@ from costmodel.files import check_writable, write_whole
 if TYPE_CHECKING:
     from costmodel.traces import Breakdown
 
+#: What the names of passes begin with that state their bytes.
+PASS = "pass_"
 #: So many operations without a prediction are named, those that take most time.
 OTHERS = 5
 #: So many reasons are given.
@@ -68,8 +70,16 @@ def profile(
 
 
 def _called(row: Mapping[Hashable, Any]) -> str:
-    """Return what a row's operation is called: ``layernorm bf16 backward``."""
-    return " ".join([row["op"], row["dtype"], *(["backward"] if row.get("direction") == "bwd" else [])])
+    """Return what a row's operation is called: ``layernorm bf16 backward``, ``cast fp32 (aten::copy_)``."""
+    words = [row["op"], row["dtype"], *(["backward"] if row.get("direction") == "bwd" else [])]
+    if _is_pass(row):
+        words = [row["op"].removeprefix(PASS).replace("_", "-"), row["dtype"], f"({row['torch_op']})"]
+    return " ".join(words)
+
+
+def _is_pass(row: Mapping[Hashable, Any]) -> bool:
+    """Return whether a row is a pass over memory that states its bytes."""
+    return str(row["op"]).startswith(PASS)
 
 
 def _short(name: str) -> str:
@@ -84,6 +94,9 @@ def _sizes(row: Mapping[Hashable, Any]) -> str:
 
     from costmodel.measured import OPERATIONS_MEASURED
 
+    if _is_pass(row):
+        read = output.count(row["read_bytes"], "bytes") if pd.notna(row.get("read_bytes")) else "nothing"
+        return f"m={row['m']} n={row['n']}: {read} in, {output.count(row['written_bytes'], 'bytes')} out"
     of = OPERATIONS_MEASURED[row["op"]]
     known = {name: row[name] for name in (*of.columns, *of.optional) if pd.notna(row.get(name))}
     return output.sizes(known) + (" bidirectional" if row.get("bidirectional") is True else "")

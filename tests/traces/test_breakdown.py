@@ -17,7 +17,7 @@ from costmodel.traces import breakdown, read_trace
 
 @pytest.fixture
 def trace(tmp_path):
-    """Return a trace: two products as long as predicted, one ten times as long, and a lookup."""
+    """Return a trace: two products as long as predicted, one ten times as long, and a sort."""
     p = predict(Matmul(dtype="bf16"), "h200-sxm", m=4096, n=4096, k=4096)
     usual = p.seconds * 1e6
     events = []
@@ -26,7 +26,7 @@ def trace(tmp_path):
             op("aten::mm", 100 * call, 9, call, bf16(4096, 4096), bf16(4096, n)),
             kernel("nvjet_tst_128x256", 1e6 * call, took, call),
         ]
-    events += [op("aten::embedding", 900, 9, 9, bf16(1000, 64)), kernel("gather", 9e6, usual, 9)]
+    events += [op("aten::sort", 900, 9, 9, bf16(1000, 64)), kernel("sort", 9e6, usual, 9)]
     return write(tmp_path / "trace.json", events, "NVIDIA H200")
 
 
@@ -36,7 +36,7 @@ def test_all_time_is_in_rows_or_among_others(trace):
     assert found.measured_s == pytest.approx(scored["total_s"].sum())
     assert found.covered_s + sum(found.others.values()) == pytest.approx(found.measured_s)
     assert found.rows["share"].sum() == pytest.approx(found.covered_s / found.measured_s)
-    assert list(found.others) == ["aten::embedding"]
+    assert list(found.others) == ["aten::sort"]
     assert found.lower_s <= found.predicted_s
     assert found.predicted_s == pytest.approx((found.rows["calls"] * found.rows["seconds"]).sum())
 
@@ -71,7 +71,7 @@ def test_the_command_says_where_the_time_went(trace, capsys):
     assert "m=4096 n=2048 k=4096" in lines[1]
     assert lines[1].endswith("slower")
     assert "with a prediction 92.3 % of it" in out  # 12 of 13 parts
-    assert lines[-1] == "not predicted: aten::embedding 7.7 %"
+    assert lines[-1] == "not predicted: aten::sort 7.7 %"
 
 
 def test_fewer_rows_are_listed_on_request(trace, capsys):
@@ -136,6 +136,27 @@ def test_why_a_described_operation_has_no_prediction_is_said(tmp_path, capsys):
     assert last.startswith(
         "100.0 % of the time is not predicted because nvidia/p100-pcie-16gb has no bf16 rate"
     )
+
+
+def test_what_a_trace_does_not_record_is_said(tmp_path, capsys):
+    lists = ([[4, 6], [4, 6]], "TensorList", "")
+    events = [op("aten::cat", 0, 5, 1, lists, number("0")), kernel("mystery", 100, 30, 1)]
+    assert run(["profile", str(write(tmp_path / "t.json", events, "NVIDIA H200"))]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("100.0 % of the time is not predicted because a trace does not record the formats")
+
+
+def test_a_pass_says_what_torch_calls_it_and_how_much_it_moves(tmp_path, capsys):
+    events = [
+        op("aten::copy_", 0, 5, 1, bf16(1000, 512), fp32(1000, 512), number("False")),
+        kernel("copy", 100, 30, 1),
+        op("aten::fill_", 200, 5, 2, fp32(1000, 512), number("0")),
+        kernel("fill", 300, 20, 2),
+    ]
+    assert run(["profile", str(write(tmp_path / "t.json", events, "NVIDIA H200"))]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "cast fp32 (aten::copy_)  m=1000 n=512: 2.048 MB in, 1.024 MB out" in lines[1]
+    assert "fill fp32 (aten::fill_)  m=1000 n=512: nothing in, 2.048 MB out" in lines[2]
 
 
 def test_a_trace_that_took_no_time_has_no_shares(tmp_path, capsys):
