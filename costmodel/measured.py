@@ -107,6 +107,14 @@ def _table(of: type[Layer], **options: Any) -> Operation:
     return Operation(columns={"m": "m", "n": "n"}, layer=_plain(of, **options))
 
 
+def _elementwise(op: str) -> Operation:
+    def layer(dtype: str, row: Mapping[str, Any]) -> Layer:
+        flags = {name: _flag(row, name) for name in ("in_place", "shared")}
+        return Elementwise(dtype=dtype, direction=_direction(row), op=op, **flags)
+
+    return Operation(columns={"m": "m", "n": "n"}, layer=layer)
+
+
 def _recurrent(kind: type[RNN] | type[LSTM] | type[GRU]) -> Operation:
     def layer(dtype: str, row: Mapping[str, Any]) -> Layer:
         for name in ("framework", "kernel"):
@@ -185,7 +193,7 @@ OPERATIONS_MEASURED: dict[str, Operation] = {
     "rmsnorm": _table(Norm, kind="rms"),
     # By torch's name alone, or with the prefix ``elementwise_``.
     **{
-        f"{prefix}{op.replace('-', '_')}": _table(Elementwise, op=op)
+        f"{prefix}{op.replace('-', '_')}": _elementwise(op)
         for prefix in ("", "elementwise_")
         for op in OPERATIONS
     },
@@ -227,6 +235,7 @@ STATIC = (
     "bidirectional",
     "recurrent_only",
     "in_place",
+    "shared",
 )
 #: Columns with numbers: sizes, thread blocks of the launch (``grid``), measured times.
 NUMERIC = (

@@ -115,17 +115,24 @@ def _norm(name: str, place: int, direction: str, op: Op) -> Row:
 
 def _unary(name: str, direction: str, op: Op) -> Row:
     """An operation on each element of the first input, or its gradient."""
-    return {"op": name, "direction": direction, "dtype": _dtype(op, 0), **_table(_shape(op, 0))}
+    flags = {"in_place": op.name.endswith("_")} if direction == "fwd" else {}
+    return {"op": name, "direction": direction, "dtype": _dtype(op, 0), **flags, **_table(_shape(op, 0))}
 
 
 def _binary(name: str, op: Op) -> Row | None:
-    """Arithmetic on two tables of one shape, or on a table and a number."""
-    shape = _shape(op, 0)
+    """Arithmetic on two tables of one shape, which may be one table, or on a table and a number."""
+    shape, flags = _shape(op, 0), {"in_place": op.name.endswith("_")}
     if not op.inputs[1]:
-        return {"op": f"elementwise_{name}_scalar", "dtype": _dtype(op, 0), **_table(shape)}
+        return {"op": f"elementwise_{name}_scalar", "dtype": _dtype(op, 0), **flags, **_table(shape)}
     if _shape(op, 1) != shape:
         return None  # one of them is read again and again
-    return {"op": f"elementwise_{name}", "dtype": _dtype(op, 0, 1), **_table(shape)}
+    return {
+        "op": f"elementwise_{name}",
+        "dtype": _dtype(op, 0, 1),
+        "shared": True,
+        **flags,
+        **_table(shape),
+    }
 
 
 def _copy(op: Op) -> Row | None:

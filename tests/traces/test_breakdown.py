@@ -9,6 +9,7 @@ from recorded import bf16, fp32, kernel, number, op, write
 
 from costmodel.cli import run
 from costmodel.errors import TableError
+from costmodel.hardware import load
 from costmodel.layers.matmul import Matmul
 from costmodel.predict import predict
 from costmodel.score import score
@@ -157,6 +158,25 @@ def test_a_pass_says_what_torch_calls_it_and_how_much_it_moves(tmp_path, capsys)
     lines = capsys.readouterr().out.splitlines()
     assert "cast fp32 (aten::copy_)  m=1000 n=512: 2.048 MB in, 1.024 MB out" in lines[1]
     assert "fill fp32 (aten::fill_)  m=1000 n=512: nothing in, 2.048 MB out" in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("call", "moved", "cached"),
+    [
+        (op("aten::mul", 0, 5, 1, fp32(2**14, 2**14), fp32(2**14, 2**14)), 2, 1),
+        (op("aten::mul_", 0, 5, 1, fp32(2**14, 2**14), number("2")), 2, 2),
+        (op("aten::add_", 0, 5, 1, fp32(2**14, 2**14), fp32(2**14, 2**14), number("1")), 2, 2),
+        (op("aten::relu_", 0, 5, 1, fp32(2**14, 2**14)), 2, 2),
+        (op("aten::relu", 0, 5, 1, fp32(2**14, 2**14)), 2, 1),
+    ],
+)
+def test_bounds_hold_for_operands_that_are_one_and_for_results_in_place(tmp_path, call, moved, cached):
+    """``x * x`` reads one table; of ``x.mul_(2)`` a cache of 50 MB saves 50 MB of reads and of writes."""
+    path = write(tmp_path / "t.json", [call, kernel("k", 100, 30, 1)], "NVIDIA H100 PCIe")
+    (row,) = score(read_trace(path)).to_dict("records")
+    device = load("h100-pcie")
+    bytes_ = moved * 2**28 * 4 - cached * device.llc_capacity
+    assert row["lower_s"] == pytest.approx(bytes_ / device.hbm_bandwidth, rel=1e-6)
 
 
 def test_a_trace_that_took_no_time_has_no_shares(tmp_path, capsys):

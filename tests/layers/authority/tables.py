@@ -99,10 +99,15 @@ def elementwise(options: dict[str, Any], s: Sizes) -> Expected:
     back = tally(gradient, *[0.7] * (needed + 1))  # type: ignore[arg-type]
     forward = (table(w, m, n, operands, 1, **vars(there)),)
     backward = (table(w, m, n, needed + 1, operands, **vars(back)),)
+    # Two tables may be one; a result that replaces a table is state, not another table.
+    distinct = {0: "x"} if options["shared"] else {place: "xy"[place] for place in range(operands)}
+    if options["in_place"]:
+        del distinct[0]
     return Expected(
         kernels=directed(options, forward, backward),
-        inputs=operands * w * m * n,
-        outputs=w * m * n,
+        inputs=len(distinct) * w * m * n,
+        outputs=0 if options["in_place"] else w * m * n,
+        updated=w * m * n if options["in_place"] else 0,
         kept=needed * w * m * n,
     )
 
