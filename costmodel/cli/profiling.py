@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -69,11 +69,13 @@ def profile(
     _print(found, top)
 
 
-def _called(row: Mapping[Hashable, Any]) -> str:
+def _called(row: Mapping[Hashable, Any], *, exactly: bool = False) -> str:
     """Return what a row's operation is called: ``layernorm bf16 backward``, ``cast fp32 (aten::copy_)``."""
     words = [row["op"], row["dtype"], *(["backward"] if row.get("direction") == "bwd" else [])]
     if _is_pass(row):
-        words = [row["op"].removeprefix(PASS).replace("_", "-"), row["dtype"], f"({row['torch_op']})"]
+        words[0] = row["op"].removeprefix(PASS).replace("_", "-")
+    if exactly or _is_pass(row):
+        words.append(f"({row['torch_op']})")
     return " ".join(words)
 
 
@@ -118,18 +120,20 @@ def _print(found: Breakdown, top: int) -> None:
 
 
 def _print_rows(found: Breakdown, top: int) -> None:
-    """Print the rows that take most time."""
+    """Print the rows that take most time; those that would look the same with torch's name."""
+    listed = found.rows.head(top).to_dict("records")
+    looks = Counter((_called(row), _sizes(row)) for row in listed)
     rows = [
         (
             f"{100 * row['share']:.1f}",
-            _called(row),
+            _called(row, exactly=looks[_called(row), _sizes(row)] > 1),
             _sizes(row),
             f"{row['calls']:,}",
             *(output.seconds(row[name]) for name in ("latency_s", "seconds", "lower_s")),
             row["bound"],
             row["verdict"],
         )
-        for row in found.rows.head(top).to_dict("records")
+        for row in listed
     ]
     headers = ("time %", "operation", "sizes", "calls", "measured", "predicted", "at least", "limit", "")
     if rows:

@@ -104,7 +104,7 @@ def row(op: Op) -> dict[str, Any] | None:
 
 def lacking(op: Op) -> str:
     """Return why a memory-bound operation has no row; empty if it is none of the table."""
-    if op.name in LISTED:
+    if op.name in LISTED or op.name.startswith("aten::_foreach_"):
         return "a trace does not record the formats of tensors in a list, nor the shapes of a long one"
     if op.name in INDEXED:
         return "a trace does not record the tensors of indices of a[i]"

@@ -40,7 +40,7 @@ def read_trace(path: str | Path, *, gpu: str | None = None) -> pd.DataFrame:
         The trace.
     gpu : str, optional
         The device it was recorded on, as `costmodel.predict` takes it; default what the trace says. A trace
-        of a CPU does not say it.
+        of a CPU does not say it. Of a board or module of two GPUs it is the half that the program saw.
 
     Returns
     -------

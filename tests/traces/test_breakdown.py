@@ -114,6 +114,23 @@ def test_rows_that_differ_look_different(tmp_path, capsys):
     assert "num_layers=1 bidirectional" in lines[3]
 
 
+def test_operations_of_one_layer_and_size_have_torchs_name(tmp_path, capsys):
+    x, bias = bf16(64, 128), bf16(64)
+    events = [
+        op("aten::mm", 0, 5, 1, x, bf16(128, 64)),
+        op("aten::addmm", 10, 5, 2, bias, x, bf16(128, 64), number("1"), number("1")),
+        op("aten::mm", 20, 5, 3, x, bf16(128, 32)),
+        *(kernel("k", 100 * call, 30 - call, call) for call in (1, 2, 3)),
+    ]
+    assert run(["profile", str(write(tmp_path / "t.json", events, "NVIDIA H200"))]) == 0
+    names = [line.split("  ")[2] for line in capsys.readouterr().out.splitlines()[1:4]]
+    assert [name.strip() for name in names] == [
+        "gemm bf16 (aten::mm)",
+        "gemm bf16 (aten::addmm)",
+        "gemm bf16",
+    ]
+
+
 def test_kernels_are_named_without_their_types(tmp_path, capsys):
     names = [
         "void at::native::fill<4, at::Functor<float> >(int, char*)",
