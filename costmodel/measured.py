@@ -109,8 +109,8 @@ def _table(of: type[Layer], **options: Any) -> Operation:
 
 def _elementwise(op: str) -> Operation:
     def layer(dtype: str, row: Mapping[str, Any]) -> Layer:
-        flags = {name: _flag(row, name) for name in ("in_place", "shared")}
-        return Elementwise(dtype=dtype, direction=_direction(row), op=op, **flags)
+        in_place, shared = _flag(row, "in_place"), _flag(row, "shared")
+        return Elementwise(dtype=dtype, direction=_direction(row), op=op, in_place=in_place, shared=shared)
 
     return Operation(columns={"m": "m", "n": "n"}, layer=layer)
 
