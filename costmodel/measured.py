@@ -24,6 +24,8 @@ from costmodel.layers.decode_attention import DecodeAttention
 from costmodel.layers.eager_transformer import EagerTransformer
 from costmodel.layers.gated_delta_net import GatedDeltaNet
 from costmodel.layers.matmul import Matmul
+from costmodel.layers.memory_pass import OPERATIONS as PASSES
+from costmodel.layers.memory_pass import MemoryPass
 from costmodel.layers.pointwise import OPERATIONS, Elementwise, Norm, Softmax
 from costmodel.layers.recurrent import GRU, LSTM, RNN
 from costmodel.layers.tiled_attention import TiledAttention
@@ -105,6 +107,14 @@ def _table(of: type[Layer], **options: Any) -> Operation:
     return Operation(columns={"m": "m", "n": "n"}, layer=_plain(of, **options))
 
 
+def _elementwise(op: str) -> Operation:
+    def layer(dtype: str, row: Mapping[str, Any]) -> Layer:
+        in_place, shared = _flag(row, "in_place"), _flag(row, "shared")
+        return Elementwise(dtype=dtype, direction=_direction(row), op=op, in_place=in_place, shared=shared)
+
+    return Operation(columns={"m": "m", "n": "n"}, layer=layer)
+
+
 def _recurrent(kind: type[RNN] | type[LSTM] | type[GRU]) -> Operation:
     def layer(dtype: str, row: Mapping[str, Any]) -> Layer:
         for name in ("framework", "kernel"):
@@ -154,6 +164,18 @@ def _convolution(decode: bool) -> Operation:
     return Operation(columns=columns, layer=_plain(CausalConv1d, decode=decode))
 
 
+def _pass(op: str) -> Operation:
+    return Operation(
+        columns={"m": "m", "n": "n", "written_bytes": "written_bytes"},
+        optional={"read_bytes": "read_bytes", "least_bytes": "least_bytes"},
+        layer=lambda dtype, row: MemoryPass(
+            dtype=dtype, direction=_direction(row), op=op, in_place=_flag(row, "in_place")
+        ),
+    )
+
+
+#: What the names of passes begin with that are given by their bytes.
+PASS = "pass_"
 OPERATIONS_MEASURED: dict[str, Operation] = {
     "gemm": _matmul(batched=False),
     "bmm": _matmul(batched=True),
@@ -171,10 +193,11 @@ OPERATIONS_MEASURED: dict[str, Operation] = {
     "rmsnorm": _table(Norm, kind="rms"),
     # By torch's name alone, or with the prefix ``elementwise_``.
     **{
-        f"{prefix}{op.replace('-', '_')}": _table(Elementwise, op=op)
+        f"{prefix}{op.replace('-', '_')}": _elementwise(op)
         for prefix in ("", "elementwise_")
         for op in OPERATIONS
     },
+    **{f"{PASS}{op.replace('-', '_')}": _pass(op) for op in PASSES},
     "gdn_chunk_prefill": _delta_net("chunked"),
     "gdn_recurrent_decode": _delta_net("recurrent"),
     "causal_conv1d_prefill": _convolution(decode=False),
@@ -211,6 +234,8 @@ STATIC = (
     "causal",
     "bidirectional",
     "recurrent_only",
+    "in_place",
+    "shared",
 )
 #: Columns with numbers: sizes, thread blocks of the launch (``grid``), measured times.
 NUMERIC = (

@@ -143,7 +143,7 @@ def cells(rows: pd.DataFrame, device: Device) -> Iterator[tuple[Cell, pd.DataFra
 
 @cache
 def kernel_of(op: str) -> str | None:
-    """Return the kernel model of an operation; None if it is a chain of several kernels."""
+    """Return the kernel model of an operation with constants of its own; None for a chain of kernels."""
     if op not in OPERATIONS_MEASURED:
         return None
     try:
@@ -151,7 +151,7 @@ def kernel_of(op: str) -> str | None:
     except CostmodelError:
         return None  # a whole model, which is known only from its row
     phase = _named(op, phases)
-    return phase.kernel if phase else None
+    return phase.kernel if phase and not phase.borrowed else None
 
 
 def _named(op: str, phases: Sequence[Phase]) -> Phase | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +17,8 @@ from costmodel.files import check_writable, write_whole
 if TYPE_CHECKING:
     from costmodel.traces import Breakdown
 
+#: What the names of passes begin with that state their bytes.
+PASS = "pass_"
 #: So many operations without a prediction are named, those that take most time.
 OTHERS = 5
 #: So many reasons are given.
@@ -67,9 +69,19 @@ def profile(
     _print(found, top)
 
 
-def _called(row: Mapping[Hashable, Any]) -> str:
-    """Return what a row's operation is called: ``layernorm bf16 backward``."""
-    return " ".join([row["op"], row["dtype"], *(["backward"] if row.get("direction") == "bwd" else [])])
+def _called(row: Mapping[Hashable, Any], *, exactly: bool = False) -> str:
+    """Return what a row's operation is called: ``layernorm bf16 backward``, ``cast fp32 (aten::copy_)``."""
+    words = [row["op"], row["dtype"], *(["backward"] if row.get("direction") == "bwd" else [])]
+    if _is_pass(row):
+        words[0] = row["op"].removeprefix(PASS).replace("_", "-")
+    if exactly or _is_pass(row):
+        words.append(f"({row['torch_op']})")
+    return " ".join(words)
+
+
+def _is_pass(row: Mapping[Hashable, Any]) -> bool:
+    """Return whether a row is a pass over memory that states its bytes."""
+    return str(row["op"]).startswith(PASS)
 
 
 def _short(name: str) -> str:
@@ -84,6 +96,9 @@ def _sizes(row: Mapping[Hashable, Any]) -> str:
 
     from costmodel.measured import OPERATIONS_MEASURED
 
+    if _is_pass(row):
+        read = output.count(row["read_bytes"], "bytes") if pd.notna(row.get("read_bytes")) else "nothing"
+        return f"m={row['m']} n={row['n']}: {read} in, {output.count(row['written_bytes'], 'bytes')} out"
     of = OPERATIONS_MEASURED[row["op"]]
     known = {name: row[name] for name in (*of.columns, *of.optional) if pd.notna(row.get(name))}
     return output.sizes(known) + (" bidirectional" if row.get("bidirectional") is True else "")
@@ -105,18 +120,20 @@ def _print(found: Breakdown, top: int) -> None:
 
 
 def _print_rows(found: Breakdown, top: int) -> None:
-    """Print the rows that take most time."""
+    """Print the rows that take most time; those that would look the same with torch's name."""
+    listed = found.rows.head(top).to_dict("records")
+    looks = Counter((_called(row), _sizes(row)) for row in listed)
     rows = [
         (
             f"{100 * row['share']:.1f}",
-            _called(row),
+            _called(row, exactly=looks[_called(row), _sizes(row)] > 1),
             _sizes(row),
             f"{row['calls']:,}",
             *(output.seconds(row[name]) for name in ("latency_s", "seconds", "lower_s")),
             row["bound"],
             row["verdict"],
         )
-        for row in found.rows.head(top).to_dict("records")
+        for row in listed
     ]
     headers = ("time %", "operation", "sizes", "calls", "measured", "predicted", "at least", "limit", "")
     if rows:

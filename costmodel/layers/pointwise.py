@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import sympy as sp
 
-from costmodel.cost import Phase, Tensors
+from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.layers._base import Layer
 from costmodel.layers._kernels import (
     NORMS,
@@ -72,6 +72,11 @@ class Elementwise(_Table):
         ``add``, ``sub``, ``mul``, ``div``, ``pow`` of two tables or, with suffix ``-scalar``,
         of a table and a number; ``copy``, ``exp``, ``log``, ``sqrt``, ``relu``, ``tanh``,
         ``sigmoid``, ``gelu``, ``gelu-tanh``, ``silu``, ``silu-and-mul``.
+    in_place : bool
+        Whether the result replaces the first table, forward only: a cache then saves both the read and the
+        write, which the lower bound takes into account.
+    shared : bool
+        Whether two tables may be one, as in x · x, forward only: the lower bound then counts it once.
     """
 
     name: ClassVar[str] = "elementwise"
@@ -79,11 +84,15 @@ class Elementwise(_Table):
     not_counted: ClassVar[str] = "type conversions; exp, log, root, tanh and erf count 1 special FLOP each"
 
     op: str = "add"
+    in_place: bool = False
+    shared: bool = False
 
     def __post_init__(self) -> None:
-        """Check the operation."""
+        """Check the operation, and the direction."""
         super().__post_init__()
         self.check_options(op=OPERATIONS)
+        self.check_forward_only("in_place=true", chosen=self.in_place)
+        self.check_forward_only("shared=true", chosen=self.shared)
 
     @property
     def _measured(self) -> str:
@@ -109,10 +118,13 @@ class Elementwise(_Table):
         return self._pass(f"{self.op} gradient", reads=reads, writes=operation.reads, **counts)
 
     def tensors(self) -> Tensors:
-        """The operands; the result."""
+        """The operands; the result, unless it replaces the first of them."""
         operation = OPERATIONS[self.op]
         table = self.bytes * M * N
-        return Tensors(inputs=operation.reads * table, outputs=table, linear=operation.linear)
+        read = 1 if self.shared else operation.reads
+        if self.in_place:
+            return Tensors(inputs=(read - 1) * table, updated=table, outputs=ZERO, linear=operation.linear)
+        return Tensors(inputs=read * table, outputs=table, linear=operation.linear)
 
     def kept(self) -> sp.Expr:
         """The operands; nothing if the gradient needs none of them."""

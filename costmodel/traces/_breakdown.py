@@ -32,7 +32,7 @@ class Breakdown:
     others : mapping of str to float
         Time [s] of the operations without a prediction by name, most first.
     reasons : mapping of str to float
-        Why operations that a layer describes have no prediction, and their time [s], most first.
+        Why operations that a layer would describe have no prediction, and their time [s], most first.
     """
 
     rows: pd.DataFrame
@@ -68,7 +68,9 @@ def breakdown(scored: pd.DataFrame) -> Breakdown:
     known = table["seconds"].notna()
     rows = table[known].reset_index(drop=True)
     names = table["torch_op"].where(table["torch_op"] != "", table["op"])
-    described = table["op"].isin(list(OPERATIONS_MEASURED))
+    # What the trace lacks, or why the operation has no prediction on this device.
+    unread = table["unread"].fillna("") if "unread" in table else pd.Series("", index=table.index)
+    reasons = table["reason"].where(table["op"].isin(list(OPERATIONS_MEASURED)), unread)
     return Breakdown(
         rows=rows,
         measured_s=whole,
@@ -76,7 +78,7 @@ def breakdown(scored: pd.DataFrame) -> Breakdown:
         predicted_s=float((rows["calls"] * rows["seconds"]).sum()),
         lower_s=float((rows["calls"] * rows["lower_s"]).sum()),
         others=_times(table[~known], names),
-        reasons=_times(table[~known & described], table["reason"]),
+        reasons=_times(table[~known & (reasons != "")], reasons),
     )
 
 

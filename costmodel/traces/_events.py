@@ -103,11 +103,14 @@ class Trace:
         Kernels of no operation in the trace: CUDA graphs, libraries that torch does not see.
     gpus : mapping of int to str
         Name of each GPU, as its driver gives it.
+    units : mapping of int to int
+        Multiprocessors (on AMD compute units) of each GPU, where the trace says it.
     """
 
     ops: list[Op]
     launched_by_none: list[Kernel]
     gpus: dict[int, str]
+    units: dict[int, int]
 
     @property
     def gpu_numbers(self) -> set[int]:
@@ -158,7 +161,15 @@ def read(path: Path) -> Trace:
         raise TableError(f"{path}: {processes} processes in one trace; wanted a trace for each")
     launched = {_args(event).get("correlation"): event for kind in LAUNCHES for event in kinds[kind]}
     ops, by_id = _ops(calls)
-    return Trace(ops, _attach(on_gpu, by_id, launched), _gpus(found))
+    gpus = _gpus(found)
+    return Trace(
+        ops,
+        _attach(on_gpu, by_id, launched),
+        gpus={number: str(each["name"]) for number, each in gpus.items() if each.get("name")},
+        units={
+            number: each["numSms"] for number, each in gpus.items() if isinstance(each.get("numSms"), int)
+        },
+    )
 
 
 def _json(path: Path) -> Any:
@@ -287,12 +298,12 @@ def _blocks(grid: Any) -> int | None:
     return math.prod(sides) if sides and all(isinstance(side, int) for side in sides) else None
 
 
-def _gpus(trace: dict[str, Any]) -> dict[int, str]:
-    """Return the names of a trace's GPUs by number."""
+def _gpus(trace: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """Return what a trace says of its GPUs, by number."""
     return {
-        each["id"] if isinstance(each.get("id"), int) else number: str(each["name"])
+        each["id"] if isinstance(each.get("id"), int) else number: each
         for number, each in enumerate(_list(trace.get("deviceProperties")))
-        if isinstance(each, dict) and each.get("name")
+        if isinstance(each, dict)
     }
 
 

@@ -12,29 +12,25 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from costmodel.traces import _passes
 from costmodel.traces._events import Op
+from costmodel.traces._passes import DTYPES
 
 Row = dict[str, Any]
 Reader = Callable[[Op], Row | None]
 
-#: Format by the type of a tensor's elements, as traces name it.
-DTYPES = {
-    "float": "fp32",
-    "double": "fp64",
-    "c10::BFloat16": "bf16",
-    "c10::Half": "fp16",
-    "c10::Float8_e4m3fn": "fp8",
-    "c10::Float8_e5m2": "fp8",
-}
-
 
 def row(op: Op) -> Row | None:
-    """Return the columns of an operation's row: op, dtype and sizes; None if no layer describes it."""
+    """Return the columns of an operation's row: op, dtype and sizes; None if no layer describes it.
+
+    What no reader here describes may still be a pass over memory.
+    """
     reader = READERS.get(op.name)
     try:
-        return reader(op) if reader else None
+        found = reader(op) if reader else None
     except (IndexError, KeyError, TypeError, ValueError):
-        return None  # inputs that are not those of the schema: another release's
+        found = None  # inputs that are not those of the schema: another release's
+    return found or _passes.row(op)
 
 
 def first_dtype(op: Op) -> str | None:
@@ -100,7 +96,7 @@ def _attention(kernel: str, query: int, causal: int, mask: int | None, direction
 
 
 def _softmax(place: int, direction: str, op: Op) -> Row | None:
-    """A softmax of input `place`, whose dimension is the input after it."""
+    """A softmax, or its logarithm, of input `place`, whose dimension is the input after it."""
     shape = _shape(op, place)
     if int(op.values[place + 1]) not in (-1, len(shape) - 1):
         return None
@@ -119,17 +115,24 @@ def _norm(name: str, place: int, direction: str, op: Op) -> Row:
 
 def _unary(name: str, direction: str, op: Op) -> Row:
     """An operation on each element of the first input, or its gradient."""
-    return {"op": name, "direction": direction, "dtype": _dtype(op, 0), **_table(_shape(op, 0))}
+    flags = {"in_place": op.name.endswith("_")} if direction == "fwd" else {}
+    return {"op": name, "direction": direction, "dtype": _dtype(op, 0), **flags, **_table(_shape(op, 0))}
 
 
 def _binary(name: str, op: Op) -> Row | None:
-    """Arithmetic on two tables of one shape, or on a table and a number."""
-    shape = _shape(op, 0)
+    """Arithmetic on two tables of one shape, which may be one table, or on a table and a number."""
+    shape, flags = _shape(op, 0), {"in_place": op.name.endswith("_")}
     if not op.inputs[1]:
-        return {"op": f"elementwise_{name}_scalar", "dtype": _dtype(op, 0), **_table(shape)}
+        return {"op": f"elementwise_{name}_scalar", "dtype": _dtype(op, 0), **flags, **_table(shape)}
     if _shape(op, 1) != shape:
         return None  # one of them is read again and again
-    return {"op": f"elementwise_{name}", "dtype": _dtype(op, 0, 1), **_table(shape)}
+    return {
+        "op": f"elementwise_{name}",
+        "dtype": _dtype(op, 0, 1),
+        "shared": True,
+        **flags,
+        **_table(shape),
+    }
 
 
 def _copy(op: Op) -> Row | None:
@@ -197,8 +200,8 @@ READERS: dict[str, Reader] = {
     "aten::_scaled_mm": partial(_matmul, 0),
     "aten::bmm": partial(_batched, 0),
     "aten::baddbmm": partial(_batched, 1),
-    "aten::_softmax": partial(_softmax, 0, "fwd"),
-    "aten::_softmax_backward_data": partial(_softmax, 1, "bwd"),
+    **{f"aten::{name}": partial(_softmax, 0, "fwd") for name in ("_softmax", "_log_softmax")},
+    **{f"aten::{name}_backward_data": partial(_softmax, 1, "bwd") for name in ("_softmax", "_log_softmax")},
     "aten::native_layer_norm": partial(_norm, "layernorm", 0, "fwd"),
     "aten::native_layer_norm_backward": partial(_norm, "layernorm", 1, "bwd"),
     "aten::_fused_rms_norm": partial(_norm, "rmsnorm", 0, "fwd"),

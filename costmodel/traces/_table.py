@@ -14,15 +14,15 @@ from costmodel import hardware
 from costmodel.arguments import typed
 from costmodel.errors import TableError, UnknownNameError
 from costmodel.measured import NUMERIC
-from costmodel.traces import _operations
+from costmodel.traces import _dies, _operations, _passes, _rounding
 from costmodel.traces._events import Kernel, Op, Trace, busy, read, uncollected
 
 #: How times on a GPU and on a CPU are taken, as measured tables say it.
 ON_GPU, ON_CPU = "kernel-time", "perf_counter-median"
 #: Recurrences, whose steps wait for one another: what counts is when the last one ends.
 _IN_STEPS = ("rnn", "lstm", "gru")
-#: Words in the names of kernels that round fp32 operands to TF32 and multiply them on tensor cores.
-_TF32 = ("tf32", "s1688")
+#: Operations with products of matrices, by the beginning of their names.
+_PRODUCTS = ("gemm", "bmm", "attention_", *_IN_STEPS)
 
 
 @typed
@@ -40,7 +40,7 @@ def read_trace(path: str | Path, *, gpu: str | None = None) -> pd.DataFrame:
         The trace.
     gpu : str, optional
         The device it was recorded on, as `costmodel.predict` takes it; default what the trace says. A trace
-        of a CPU does not say it.
+        of a CPU does not say it. Of a board or module of two GPUs it is the half that the program saw.
 
     Returns
     -------
@@ -48,8 +48,10 @@ def read_trace(path: str | Path, *, gpu: str | None = None) -> pd.DataFrame:
         A row for each operation with its inputs' shapes, most time first: the columns of measured tables
         (``gpu``, ``op``, ``dtype``, sizes, ``kernel``, ``grid``, ``timer``, ``framework``, ``direction``,
         ``latency_s``, the median of its calls), ``torch_op``, ``inputs`` (their shapes), ``calls`` and
-        ``total_s``, the time of all calls [s]. ``op`` is torch's own name where no layer describes it:
-        `costmodel.score.score` then has no prediction, and says so.
+        ``total_s``, the time of all calls [s]. Passes over memory that no measured operation describes have
+        ops that begin with ``pass_``, and state their bytes. ``op`` is torch's own name where no layer
+        describes it: `costmodel.score.score` then has no prediction, and says so; ``unread`` says what the
+        trace lacks.
 
     Raises
     ------
@@ -116,16 +118,13 @@ def _gpu_calls(trace: Trace, gpu: str | None, source: Path) -> Iterator[dict[str
             owners[op], rows[op] = op, _operations.row(op)
         kernels[owners[op]].extend(op.kernels)
 
-    names = {number: gpu or _named(trace, number, source) for number in trace.gpu_numbers}
+    names = {number: _named(trace, number, gpu, source) for number in trace.gpu_numbers}
     for op, run in kernels.items():
         if not run:
             continue
-        found = rows[op]
         longest = max(run, key=lambda kernel: kernel.seconds)
-        whole = found and found["op"] in _IN_STEPS
-        described = _described(op, found)
-        if described["dtype"] == "fp32" and any(word in longest.name for word in _TF32):
-            described["dtype"] = "tf32"
+        described = _described(op, *_multiplied(rows[op], run))
+        whole = described["op"] in _IN_STEPS
         described["kernel"] = described.get("kernel") or longest.name
         yield {
             "gpu": names[longest.device],
@@ -139,6 +138,7 @@ def _gpu_calls(trace: Trace, gpu: str | None, source: Path) -> Iterator[dict[str
             "gpu": names[kernel.device],
             "op": kernel.name,
             "dtype": None,
+            "unread": "",
             "torch_op": "",
             "inputs": "",
             "kernel": kernel.name,
@@ -148,12 +148,26 @@ def _gpu_calls(trace: Trace, gpu: str | None, source: Path) -> Iterator[dict[str
         }
 
 
-def _named(trace: Trace, number: int, source: Path) -> str:
-    """Return what a trace calls a GPU, which has to be one that there is a spec of."""
+def _multiplied(found: dict[str, Any] | None, run: list[Kernel]) -> tuple[dict[str, Any] | None, str]:
+    """Return an operation's row with the format of its products, or none and why that is not known."""
+    if not found or found["dtype"] != "fp32" or not found["op"].startswith(_PRODUCTS):
+        return found, ""
+    if _rounding.rounded(run):
+        return {**found, "dtype": "tf32"}, ""
+    unclear = _rounding.unclear(run)
+    return (None if unclear else found), unclear
+
+
+def _named(trace: Trace, number: int, gpu: str | None, source: Path) -> str:
+    """Return what a GPU is called: as the user says, or as the trace does where there is a spec of it."""
+    units = trace.units.get(number)
+    if gpu is not None:
+        return _dies.seen(gpu, units)
     name = trace.gpus.get(number)
     if name is None:
         raise TableError(f"{source}: does not name GPU {number}; say which device it is (-m, gpu=)")
     try:
+        name = _dies.seen(name, units)
         hardware.load(name)
     except UnknownNameError:
         raise TableError(
@@ -162,10 +176,10 @@ def _named(trace: Trace, number: int, source: Path) -> str:
     return name
 
 
-def _described(op: Op, found: dict[str, Any] | None) -> dict[str, Any]:
-    """Return what a row says of its operation."""
-    unread = {"op": op.name, "dtype": _operations.first_dtype(op)}
-    known = {"direction": "fwd", **found} if found else unread
+def _described(op: Op, found: dict[str, Any] | None, unclear: str = "") -> dict[str, Any]:
+    """Return what a row says of its operation, or why it has none."""
+    unread = {"op": op.name, "dtype": _operations.first_dtype(op), "unread": unclear or _passes.lacking(op)}
+    known = {"direction": "fwd", **found, "unread": ""} if found else unread
     return {**known, "framework": "pytorch", "torch_op": op.name, "inputs": json.dumps(op.inputs)}
 
 

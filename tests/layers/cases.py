@@ -95,6 +95,8 @@ def _others() -> Iterator[tuple[str, dict[str, Any]]]:
         yield "elementwise", {"op": op}
     for op in ("add-scalar", "sub-scalar", "mul-scalar", "div-scalar", "pow-scalar"):
         yield "elementwise", {"op": op}
+    for options in _choices(op=("add", "relu"), in_place=(False, True), shared=(False, True)):
+        yield "elementwise", options
     for options in _choices(style=("gpt2", "opt", "bert"), dropout=(False, True)):
         yield "eager-transformer", options
     for options in _choices(attention=("tiled", "dense"), norm=("layer", "rms"), causal=(False, True)):
@@ -120,7 +122,8 @@ def cases() -> Iterator[Case]:
         may_lack_keys = not options.get("causal") and (options.get("cross") or not options.get("projections"))
         if points is ATTENTION and may_lack_keys:
             points += FEW_KEYS
-        for direction in ("fwd",) if options.get("generation") else get(name).directions:
+        forward_only = any(options.get(option) for option in ("generation", "in_place", "shared"))
+        for direction in ("fwd",) if forward_only else get(name).directions:
             if direction != "fwd+bwd":  # fwd+bwd is fwd and bwd in sequence, which another test checks
                 yield get(name)(**options, direction=direction), points
     for name in POINTS | dict.fromkeys(("matmul", "softmax", "norm", "elementwise")):

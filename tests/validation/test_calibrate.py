@@ -148,6 +148,9 @@ def test_unusable_rows_are_left_out():
     assert cells.usable(rows.assign(op="no_such_operation")).empty
     # Whole models are chains of kernels: no single kernel model is fitted to them.
     assert cells.usable(rows.assign(op="model_end_to_end")).empty
+    # Passes of a trace are predicted with the constants of copies and additions: they have none of their own.
+    moved = rows.assign(op="pass_cast", written_bytes=8, read_bytes=16, least_bytes=16)
+    assert cells.usable(moved).empty
     with pytest.raises(TableError, match="no single kernel model"):
         cells.model_of("no_such_operation", DEVICE)
     assert len(cells.usable(rows)) == 12

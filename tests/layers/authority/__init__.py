@@ -35,6 +35,7 @@ AUTHORITY: dict[str, Callable[[dict[str, Any], dict[str, int]], Expected]] = {
     "feed-forward": tables.feed_forward,
     "elementwise": tables.elementwise,
     "softmax": tables.softmax_layer,
+    "memory-pass": tables.memory_pass,
     "norm": tables.norm_layer,
     "transformer-block": tables.transformer_block,
     "dense-attention": partial(attention.attention, "dense"),

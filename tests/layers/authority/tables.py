@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 from .attention import attention
-from .counted import tally
+from .counted import Counted, exp, log2_ceil, tally
 from .experts import swiglu
 from .kernels import WIDTH, Expected, Kernel, Number, directed, product, statistic, table
-from .pointwise import LINEAR, OF_RESULT, PROGRAMS
+from .pointwise import LINEAR, OF_RESULT, PROGRAMS, dropout
 from .rows import norm_pass, softmax_pass
 from .tokens import dropout_layer, rotary
 
@@ -97,11 +99,58 @@ def elementwise(options: dict[str, Any], s: Sizes) -> Expected:
     back = tally(gradient, *[0.7] * (needed + 1))  # type: ignore[arg-type]
     forward = (table(w, m, n, operands, 1, **vars(there)),)
     backward = (table(w, m, n, needed + 1, operands, **vars(back)),)
+    # Two tables may be one; a result that replaces a table is state, not another table.
+    distinct = {0: "x"} if options["shared"] else {place: "xy"[place] for place in range(operands)}
+    if options["in_place"]:
+        del distinct[0]
     return Expected(
         kernels=directed(options, forward, backward),
-        inputs=operands * w * m * n,
-        outputs=w * m * n,
+        inputs=len(distinct) * w * m * n,
+        outputs=0 if options["in_place"] else w * m * n,
+        updated=w * m * n if options["in_place"] else 0,
         kept=needed * w * m * n,
+    )
+
+
+def _sum_of_two(a: Counted, b: Counted) -> Counted:
+    return a + b
+
+
+#: Passes that compute, as counted programs of one element.
+PASSES: dict[str, tuple[int, Callable[..., Counted]]] = {
+    "arithmetic": (2, _sum_of_two),
+    "scatter-add": (2, _sum_of_two),
+    "sum": (2, _sum_of_two),
+    "multiply-add": (3, lambda x, a, b: x + (a * b) * 0.5),
+    "function": (1, exp),
+    "dropout": (2, dropout),
+}
+
+
+def memory_pass(options: dict[str, Any], s: Sizes) -> Expected:
+    """Expect the bytes that are stated; what is replaced is state, of which a cache saves both ways."""
+    w, elements, written = WIDTH[options["dtype"]], s["m"] * s["n"], s["written_bytes"]
+    operands, program = PASSES.get(options["op"], (0, None))
+    counts = vars(tally(program, *[0.7] * operands)) if program else {"depth": 0}
+    if options["op"] == "sum":
+        counts["depth"] = log2_ceil(elements)
+    read, least = (0, 0) if options["op"] == "fill" else (s["read_bytes"], s["least_bytes"])
+    replaced = written if options["in_place"] and read else 0
+    kernel = Kernel(
+        vector=counts.get("vector", 0) * elements,
+        special=counts.get("special", 0) * elements,
+        read=read,
+        write=written,
+        depth=counts["depth"],
+        sizes={
+            "rows": s["m"],
+            "cols": s["n"],
+            "reads": Fraction(read) / (w * elements),
+            "writes": Fraction(written) / (w * elements),
+        },
+    )
+    return Expected(
+        kernels=(kernel,), inputs=least - replaced, updated=replaced, outputs=written - replaced, kept=0
     )
 
 

@@ -1,0 +1,113 @@
+"""One pass over memory that reads and writes given numbers of bytes, in any mixture of number formats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import sympy as sp
+
+from costmodel.cost import ZERO, Phase, Tensors
+from costmodel.errors import SizeError
+from costmodel.layers._base import Layer
+from costmodel.layers._kernels import Pointwise, stream
+from costmodel.symbols import CeilLog2, symbols
+
+M, N, READ, WRITTEN, LEAST = symbols("m n read_bytes written_bytes least_bytes")
+
+#: Operations that only move: nothing is computed.
+MOVES = ("copy", "cast", "concatenate", "gather", "fill")
+#: Arithmetic per element of the table, by operation.
+OPERATIONS: Mapping[str, Pointwise] = {
+    **dict.fromkeys(MOVES, Pointwise(0, 0, 0)),
+    "scatter-add": Pointwise(1, 0, 1),
+    "arithmetic": Pointwise(1, 0, 1),
+    "multiply-add": Pointwise(3, 0, 3),  # x + v·a·b, x + v·a/b, a + w·(b − a)
+    "function": Pointwise(0, 1, 1),
+    "dropout": Pointwise(2, 0, 2),
+    "sum": Pointwise(1, 0, 1),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryPass(Layer):
+    """A cast, a copy, a sum, a concatenation: one pass over a table of m × n elements, forward only.
+
+    It states the bytes themselves, for operations whose operands differ in size or format: a cast reads one
+    format and writes another, a sum writes less than it reads, and a row that is added to each row of a table
+    is read once.
+
+    Parameters
+    ----------
+    op : str
+        ``copy``, ``cast``, ``concatenate``, ``gather`` and ``fill`` (which reads nothing) only move;
+        ``arithmetic`` (one operation per element), ``multiply-add`` (x + v·a·b), ``function`` (one root,
+        exponential or the like), ``dropout``, ``sum`` (or maximum) and ``scatter-add`` compute.
+    in_place : bool
+        Whether the result replaces part of what is read: a cache then saves both the read and the write.
+    """
+
+    name: ClassVar[str] = "memory-pass"
+    family: ClassVar[str] = "memory-bound"
+    source: ClassVar[str] = "first principles: each byte of the operands and of the result moves once"
+    not_counted: ClassVar[str] = "conversions of formats; random numbers; additions that collide"
+    required: ClassVar[tuple[str, ...]] = ("m", "n", "written_bytes")
+    defaults: ClassVar[dict[str, str | int]] = {"read_bytes": "written_bytes", "least_bytes": "read_bytes"}
+    directions: ClassVar[tuple[str, ...]] = ("fwd",)
+
+    op: str = "copy"
+    in_place: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the operation."""
+        super().__post_init__()
+        self.check_options(op=OPERATIONS)
+
+    def check_sizes(self, sizes: Mapping[str, Any]) -> None:
+        """Check that no more has to be read than is read, and that what is replaced is read."""
+        if self.op == "fill":
+            return
+        if np.any(sizes["least_bytes"] > sizes["read_bytes"]):
+            raise SizeError(f"{self.name}: least_bytes must be no more than read_bytes")
+        if self.in_place and np.any(sizes["written_bytes"] > sizes["least_bytes"]):
+            raise SizeError(
+                f"{self.name} with in_place=true: written_bytes must be no more than least_bytes: "
+                "what is replaced is read"
+            )
+
+    @property
+    def _read(self) -> sp.Expr:
+        return ZERO if self.op == "fill" else READ
+
+    def forward(self) -> tuple[Phase, ...]:
+        """One pass."""
+        table = self.bytes * M * N
+        counts: dict[str, Any] = OPERATIONS[self.op]._asdict()
+        if self.op == "sum":
+            counts["depth"] = CeilLog2(M * N)  # of one sum over the whole table, the deepest there is
+        one = stream(
+            self,
+            self.op,
+            op="elementwise_copy" if self.op in MOVES else None,
+            borrowed=True,
+            rows=M,
+            cols=N,
+            reads=self._read / table,
+            writes=WRITTEN / table,
+            **counts,
+        )
+        return (replace(one, direction="fwd"),)
+
+    def tensors(self) -> Tensors:
+        """What has to be read whatever the operands are, and the result."""
+        if self.op == "fill":
+            return Tensors(inputs=ZERO, outputs=WRITTEN)
+        if self.in_place:
+            return Tensors(inputs=LEAST - WRITTEN, updated=WRITTEN, outputs=ZERO)
+        return Tensors(inputs=LEAST, outputs=WRITTEN)
+
+    def kept(self) -> sp.Expr:
+        """Nothing: it runs forward alone."""
+        return ZERO
