@@ -55,6 +55,9 @@ SIZES = {
     "splits": "splits of the keys",
     "params": "parameters",
     "tensors": "tensors",
+    "read_bytes": "read [B]",
+    "written_bytes": "written [B]",
+    "least_bytes": "read in any case [B]",
 }
 #: A sweep's column of the size `state`; the column ``state`` is cold or warm.
 STATE = "state_size"
