@@ -10,8 +10,8 @@ from costmodel import calibration, hardware, implementations, kernels
 from costmodel.calibration import Section, Wanted
 from costmodel.hardware.tables import families
 
-#: Range of slowdowns of tensor cores that is read as "cut to half rate"; outside it, they are another design.
-_CUT = (1.5, 2.5)
+#: Slowdown of tensor cores from which they are read as cut: GeForce's to half rate, H20's to a seventh.
+_CUT = 1.5
 #: Constant for the share of the memory bandwidth that a kernel reaches; the kernel model of passes over
 #: tables.
 _BANDWIDTH_SHARE, _STREAM = "bandwidth_share", "stream"
@@ -48,7 +48,7 @@ def carried(
       the relative's generation to the device's. On tensor cores they also scale with the square of the clock
       that peaks are stated for, because voltage scales with the clock.
     - ``PEAK_SHARES`` rise where the device's tensor cores are cut, as GeForce's are (half rate with fp32
-      accumulation): the rest of a step takes as long as before and hides behind longer arithmetic.
+      accumulation) and H20's: the rest of a step takes as long as before and hides behind longer arithmetic.
     - ``FEEDS`` (what a unit takes in) keep memory as busy as on the relative: kernels keep as many bytes in
       flight as that needs.
     - How much a partitioned cache keeps says nothing about a unified one, which is taken to hold all of its
@@ -91,7 +91,7 @@ def carried(
         found[name] *= _energy_factor(fitted_on, device, wanted.dtype)
         found[name] *= _generation_factor(name, wanted, fitted_on, device, without)
     cut = _tensor_rate_factor(device, fitted_on, wanted.dtype)
-    if _CUT[0] <= cut <= _CUT[1]:
+    if cut >= _CUT:
         for name in found.keys() & set(kernels.group(section.kernel, "PEAK_SHARES")):
             found[name] = _share_with_cut(found[name], cut)
     if _CACHE_SHARE in found and _partitioned(fitted_on) and not _partitioned(device):

@@ -19,6 +19,8 @@ _WARM_ORDER, _SHARED_ORDER, _BAND_ORDER = 32.0, 8.0, 4.0
 #: Share of L2 in which an operand that all calls share stays resident; A100, H200 and B200 agree.
 _SHARED = 0.7
 
+#: Factors by which the bands of blocks may be narrower than `band_tiles`.
+_NARROWER = (1.0, 2.0, 4.0)
 #: Architecture whose measurements show bands of tiles in sglang's FP8 kernel. On the others CUTLASS's swizzle
 #: has its default of one tile: blocks run along the whole shorter side of the result, on Ada always down its
 #: rows (``DeviceGemmFp8RowwiseSm89`` of sgl-kernel's fp8_gemm_kernel.cu:
@@ -159,9 +161,10 @@ def reread(
 ) -> Array:
     """Return the operand bytes that later waves read from memory again [B].
 
-    Blocks traverse the result in bands that are `band_tiles` wide across its shorter side. Each wave of a
-    band reads the band's strip of one operand; each band reads the whole other operand. The FP8 kernels of
-    most architectures have one band, as wide as the whole side.
+    Blocks traverse the result in bands across its shorter side. Each wave of a band reads the band's strip of
+    one operand; each band reads the whole other operand. Bands are `band_tiles` wide, or a half or a quarter
+    of that if less is read again then: libraries choose the width for each product (cuBLASLt's swizzle). The
+    FP8 kernels have one width, most of them the whole side.
     """
     flat = np.full(tiles_m.shape, True) if p.quantised and device.family == _FP8_DOWN else tiles_m <= tiles_n
     short, long = np.where(flat, tiles_m, tiles_n), np.where(flat, tiles_n, tiles_m)
@@ -169,11 +172,16 @@ def reread(
     left, right = p.m * p.bytes, p.n * p.weight_bytes
     short_bytes, long_bytes = np.where(flat, left, right) * p.k, np.where(flat, right, left) * p.k
     width = np.where(flat, p.bytes, p.weight_bytes).astype(p.m.dtype)
-    banded = not p.quantised or device.family == _FP8_BANDS
-    across = np.minimum(short, c["band_tiles"]) if banded else short
-    waves = np.clip(long * across / device.units, 1.0, long)
-    bands = short / across
-    capacity = device.l2_capacity
-    strip = short_bytes * (waves - 1) * misses(across * edge * p.k * width, capacity, _BAND_ORDER)
-    other = long_bytes * (bands - 1) * misses(long_bytes, capacity, _BAND_ORDER)
-    return np.asarray(p.batch * (strip + other))
+    other_missed = long_bytes * misses(long_bytes, device.l2_capacity, _BAND_ORDER)
+
+    def within(across: Array) -> Array:
+        waves = np.clip(long * across / device.units, 1.0, long)
+        held = misses(across * edge * p.k * width, device.l2_capacity, _BAND_ORDER)
+        return np.asarray(p.batch * (short_bytes * (waves - 1) * held + other_missed * (short / across - 1)))
+
+    if p.quantised and device.family != _FP8_BANDS:
+        return within(short)
+    narrower = (1.0,) if p.quantised else _NARROWER
+    return np.asarray(
+        np.minimum.reduce([within(np.minimum(short, max(c["band_tiles"] / n, 1.0))) for n in narrower])
+    )

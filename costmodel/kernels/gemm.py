@@ -77,7 +77,7 @@ CONSTANTS = {
         "working set, over the cache's capacity for distinct data, half of which stays between calls",
     ),
     "band_tiles": Constant(
-        16.0, 1.0, 512.0, "1", "tiles across the band in which blocks are rastered (swizzle)"
+        16.0, 1.0, 512.0, "1", "tiles across the widest band in which blocks are rastered (swizzle)"
     ),
     "drift": Constant(
         2e-3,
