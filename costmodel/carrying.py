@@ -10,6 +10,10 @@ from costmodel import calibration, hardware, implementations, kernels
 from costmodel.calibration import Section, Wanted
 from costmodel.hardware.tables import families
 
+#: Power that a board draws for each of its units whatever these compute [W], and the largest share of its
+#: limit that goes to it: 86 W of an A100. Of 0, 0.5, 0.8 and 1 W, constants of other devices predict best
+#: with the last two (validation/DIARY.md, "What units draw without arithmetic").
+_UNIT_W, _MOST_DRAWN = 0.8, 0.7
 #: Slowdown of tensor cores from which they are read as cut: GeForce's to half rate, H20's to a seventh.
 _CUT = 1.5
 #: Constant for the share of the memory bandwidth that a kernel reaches; the kernel model of passes over
@@ -234,10 +238,20 @@ def _energy_factor(of: hardware.Device, to: hardware.Device, dtype: str) -> floa
     """Return an operation's energy at the clock of `to`'s stated peaks, over that at the clock of `of`'s.
 
     On tensor cores energy scales with the square of the voltage, and voltage with the clock
-    (`costmodel.kernels._power`). CUDA cores at their power limit run at the lowest voltage at any clock, so
-    the ratio is 1.
+    (`costmodel.kernels._power`). Fits take the whole power limit to be arithmetic's: of a lower limit, units
+    without work draw a larger part. CUDA cores at their power limit run at the lowest voltage at any clock,
+    so the ratio is 1.
     """
-    return (to.matrix_clock_hz / of.matrix_clock_hz) ** 2 if _tensors(dtype, of, to) else 1.0
+    if not _tensors(dtype, of, to):
+        return 1.0
+    return (to.matrix_clock_hz / of.matrix_clock_hz) ** 2 * _computing(of) / _computing(to)
+
+
+def _computing(device: hardware.Device) -> float:
+    """Return the share of the power limit that is left to arithmetic; 1 if no limit is known."""
+    if device.tdp_w is None:
+        return 1.0
+    return 1 - min(_UNIT_W * device.units / device.tdp_w, _MOST_DRAWN)
 
 
 def _tensors(dtype: str, *devices: hardware.Device) -> bool:

@@ -255,7 +255,10 @@ def test_speed_at_the_power_limit_does_not_depend_on_the_stated_clock(fitted, ti
 
 
 def test_energies_of_generations_are_compared_at_one_clock(fitted):
-    """H100's energy is that of H200, its nearest relative, times the square of the ratio of their clocks."""
+    """H100's energy is that of H200, its nearest relative, times the square of the ratio of their clocks.
+
+    Of its 350 W its units draw a larger part without arithmetic than H200's do of 700.
+    """
     told = section(energy_j=2e-12)
     h200, h100 = load("nvidia/h200-sxm"), load("nvidia/h100-pcie")
     fitted({"nvidia/a100-sxm-80gb": (told,), h200.name: (section(energy_j=1.2e-12),)})
@@ -263,7 +266,23 @@ def test_energies_of_generations_are_compared_at_one_clock(fitted):
     got = carried(told.constants, told, "nvidia/a100-sxm-80gb", h100, wanted, own=True)
     clocks = 1620e6, 1830e6  # of 756.5 and 989.4 TFLOP/s, of 114 and 132 units
     assert (h100.matrix_clock_hz, h200.matrix_clock_hz) == clocks
-    assert got["energy_j"] / 1.2e-12 == pytest.approx((clocks[0] / clocks[1]) ** 2)
+    left = (700 - 0.8 * 132) / 700 / ((350 - 0.8 * 114) / 350)
+    assert got["energy_j"] / 1.2e-12 == pytest.approx((clocks[0] / clocks[1]) ** 2 * left)
+
+
+def test_what_units_draw_without_arithmetic_comes_off_a_lower_limit_first(fitted):
+    """A100 with 400 and with 250 W: the clock goes with the cube root of what is left to arithmetic."""
+    fitted({})
+    whole, limited = load("nvidia/a100-sxm-80gb"), load("nvidia/a100-pcie-40gb")
+    assert (whole.tdp_w, limited.tdp_w, whole.units, limited.units) == (400, 250, 108, 108)
+    told = section(energy_j=1e-10)  # far beyond either limit
+    got = carried(told.constants, told, whole.name, limited, Wanted("gemm", "gemm", "bf16"), own=True)
+    slower = [
+        1 + droop(of, energy_j * of.peak("bf16"))
+        for of, energy_j in ((whole, 1e-10), (limited, got["energy_j"]))
+    ]
+    left = [400 - 0.8 * 108, 250 - 0.8 * 108]
+    assert slower[1] / slower[0] == pytest.approx((left[0] / left[1]) ** (1 / 3), rel=1e-3)
 
 
 def test_chips_of_one_process_have_one_energy_per_operation(fitted):
