@@ -462,11 +462,19 @@ def test_impossible_clusters_are_refused():
             Cluster(device="h100-sxm", **wrong)
     with pytest.raises(CostmodelError, match="Cluster: wanted devices to be a number, got '8'"):
         Cluster(device="h100-sxm", devices="8")
-    for price in (-1.0, float("nan")):
+    for price in (-1.0, float("nan"), float("inf")):
         with pytest.raises(CostmodelError, match="price of at least 0"):
             Cluster(device="h100-sxm", devices=8, price=price)
     with pytest.raises(CostmodelError, match="12 devices do not fill nodes of 8; 8 or 16 would"):
         Cluster(device=A100, devices=12)
+
+
+def test_copies_of_a_model_wider_than_a_node_are_each_in_another_node():
+    """Of devices that share a layer over two nodes of 8, a node holds half of a copy."""
+    cluster = Cluster(device=A100, devices=64)
+    for name in ("all-reduce", "reduce-scatter", "all-gather"):
+        half, one, two = (cluster.collective_s(name, 1e9, 4, node) for node in (8 / 16, 1, 2))
+        assert half == one > two
 
 
 @pytest.mark.parametrize(
