@@ -132,6 +132,19 @@ def sharded(zero, micro_batches, *, overlap, seq=512, device=A100):
     return float(training.parts["gradients"]), scatter, gather, training
 
 
+@pytest.mark.parametrize("copies", [1, 2, 16])
+def test_copies_without_zero_all_reduce_their_gradients_once_a_step(copies):
+    cluster = Cluster(device=A100, devices=copies)
+    model = Transformer(num_layers=8, d_model=1024, heads=16, vocab=32000)
+    layout = Layout(data=copies, overlap=False)
+    training = Training(model=model, cluster=cluster, layout=layout, batch=4 * copies, seq=512)
+    reduced = collective.seconds(
+        cluster.machine, {}, size=2 * training.parameters, devices=copies, node=8, collective="all-reduce"
+    )
+    assert float(training.parts["gradients"]) == float(reduced.seconds)
+    assert (float(reduced.seconds) > 0) == (copies > 1)
+
+
 @pytest.mark.parametrize("micro_batches", [1, 2, 4])
 @pytest.mark.parametrize(
     ("zero", "scatters", "gathers"),
@@ -440,6 +453,8 @@ def test_energy_and_cost_follow_from_power_and_price():
         ({"tensor": 2, "micro_batch": 3}, "32 sequences of the batch .* = 6 .* 4 or 8 would"),
         ({"tensor": 1, "pipeline": 1, "data": 8, "micro_batch": 3}, "= 24 .* 16 or 32 would"),
         ({"zero": 4}, "zero is 0, 1, 2 or 3"),
+        ({"recompute": "some"}, "unknown recompute 'some' of a layout"),
+        ({"expert": 2, "expert_tensor": 2}, "expert is above 1, but the model is no mixture"),
         ({"interleave": 2, "micro_batch": 16}, "multiple of the pipeline stages"),
     ],
 )
