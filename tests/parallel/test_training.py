@@ -423,6 +423,9 @@ def test_the_plan_fits_and_has_the_published_layout_near_its_best():
     found = plan(asked.model, asked.cluster, batch=row.global_batch, seq=row.seq, gradient_bytes=4)
     assert (found["memory_bytes"] <= 0.92 * asked.capacity).all()
     assert found["seconds"].is_monotonic_increasing
+    assert found["tensor"].max() == asked.cluster.node
+    # Nothing is listed twice: what is split by positions, or sharded, is so over several devices.
+    assert found.query("sequence_parallel and tensor == 1 or zero > 0 and data == 1").empty
     theirs = found.query(
         "tensor == 8 and pipeline == 8 and interleave == 3 and micro_batch == 1 and sequence_parallel"
         " and recompute == 'selective'"
@@ -469,6 +472,12 @@ def test_a_model_that_does_not_fit_is_refused_with_what_is_missing():
         CostmodelError, match=r"nothing fits.*GB too much, most of it .*about \d+ devices would"
     ):
         plan(model, Cluster(device=A100, devices=8), batch=8, seq=2048)
+
+
+def test_a_batch_that_no_layout_divides_is_refused_with_what_does_not_divide():
+    model = Transformer(num_layers=2, d_model=1024, heads=16, vocab=32000)
+    with pytest.raises(CostmodelError, match=r"no layout of 7 devices, with up to 2 .* a batch of 4 evenly"):
+        plan(model, Cluster(device=A100, devices=7), batch=4, seq=128)
 
 
 def test_impossible_clusters_are_refused():
