@@ -204,7 +204,7 @@ def test_a_softmax_that_widens_its_format_is_not_described(tmp_path):
     x = bf16(64, 128)
     events = [
         op("aten::_softmax", 0, 5, 1, x, number("-1"), number("True")),
-        op("aten::_softmax", 9, 5, 2, x, number("-1"), number("False")),
+        op("aten::_softmax", 9, 5, 2, x, number("1"), number("False")),  # the last one, counted from 0
         kernel("softmax_warp_forward", 20, 30, 1),
         kernel("softmax_warp_forward", 50, 30, 2),
     ]
@@ -526,6 +526,26 @@ def test_what_events_say_in_another_form_is_as_if_they_did_not(tmp_path):
         "text": 0,
         "side": 32 * 4 * 2,
     }
+
+
+def test_times_below_zero_count_as_none_and_short_ones_in_full(tmp_path):
+    """A clock that is set meanwhile; an operation that ends before one it called does."""
+    kernels = [kernel("short", 20, 0.25, None), kernel("odd", 30, -4, None)]
+    path = write(tmp_path / "gpu.json", [op("aten::relu", 0, 9, 1, bf16(8, 16)), *kernels], H200)
+    table = read_trace(path)
+    assert dict(zip(table["op"], table["latency_s"], strict=True)) == pytest.approx(
+        {"short": 0.25e-6, "odd": 0}
+    )
+    calls = [op("aten::outer", 0, 10, 1), op("aten::inner", 5, 15, 2), op("aten::odd", 50, -3, 3)]
+    calls.append(op("aten::relu", 60, 1, 4, fp32(8, 16)))
+    table = read_trace(write(tmp_path / "cpu.json", calls), gpu="t4").set_index("op")["latency_s"]
+    assert (table["aten::outer"], table["aten::odd"]) == (0, 0)
+    assert table["aten::inner"] == pytest.approx(15e-6)
+
+
+def test_a_single_row_is_read_once_whatever_its_stride(tmp_path):
+    row = saying(op("aten::relu", 0, 9, 1, fp32(1, 48)), **{"Input Strides": [[0, 1]]})
+    assert list(read_trace(write(tmp_path / "cpu.json", [row]), gpu="t4")["op"]) == ["relu"]
 
 
 def test_two_processes_in_one_trace_are_refused_where_kernels_have_to_be_told_apart(tmp_path):
