@@ -171,7 +171,7 @@ def interval(
 class File(BaseModel):
     """A calibration file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = Field(alias="schema")
     device: str

@@ -306,7 +306,7 @@ class Prediction:
             runs = np.maximum(repeats, 1.0)
             each = np.asarray(seconds / runs, dtype=np.float64)
             below, above = calibration.interval(part.choice.spread, each, level)
-            low, high = low + below * runs * (repeats > 0), high + above * runs * (repeats > 0)
+            low, high = low + below * runs, high + above * runs
         # The host or the lower bound may raise the time above the kernels' sum; that raises both ends alike.
         longer = self.seconds / sum(self.phase_seconds)
         ends = (np.maximum(end * longer, self.lower_s) for end in (low, high))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from costmodel import calibration, files, kernels
 from costmodel.calibration import File, Provenance, Section, Spread
@@ -156,6 +157,22 @@ def test_every_shipped_calibration_is_readable_and_has_provenance(device):
         assert part.provenance.licence
         assert set(part.constants) <= set(kernels.model(part.kernel).CONSTANTS), part.cell
         assert load(device).name == device
+
+
+@pytest.mark.parametrize("device", calibration.calibrated_devices())
+def test_a_shipped_calibration_is_written_as_it_was_read(device, tmp_path):
+    """So a refit changes those lines whose constants changed, and no others."""
+    shipped, again = calibration.path_of(device), tmp_path / "again.yaml"
+    calibration.dump(again, calibration.read(shipped))
+    assert again.read_bytes() == shipped.read_bytes()
+
+
+def test_what_was_read_cannot_be_changed():
+    """One reading serves all predictions: a change would reach them all."""
+    part = calibration.load("nvidia/h200-sxm")[0]
+    for content in (part, part.provenance, part.spread[0], file(part)):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(content, next(iter(type(content).model_fields)), None)
 
 
 #: Kept aside: accuracy is scored on them, so nothing may be fitted there.

@@ -80,7 +80,7 @@ def test_three_quarters_of_a_kernels_start_scale_with_the_clock(fitted, kernel, 
         ("gemm", "gemm", "bf16", "nvidia/b200-sxm", "nvidia/gb200", 1.0),
         ("attention", "attention_prefill", "bf16", "nvidia/l40s", "nvidia/l4", 1.0),
         # Threads load the operands of convolutions on Hopper too, and of products without tensor cores.
-        ("conv", "causal_conv1d_prefill", "bf16", "nvidia/l40s", "nvidia/h200-sxm", 2520 / 1980),
+        ("conv", "causal_conv1d_prefill", "bf16", "nvidia/a100-sxm-80gb", "nvidia/h200-sxm", 1410 / 1980),
         ("gemm", "gemm", "fp32", "nvidia/a100-pcie-40gb", "nvidia/h100-sxm", 1410 / 1980),
         # Where a TMA loads, a unit takes in at least as many bytes per cycle as where threads do.
         ("gemm", "gemm", "bf16", "nvidia/a100-sxm-80gb", "nvidia/h200-sxm", 1.0),
@@ -182,12 +182,20 @@ def test_reduced_cache_share_is_not_carried_from_a_split_l2_to_a_whole_one(lende
 
 
 @pytest.mark.parametrize("rest", [0.0, 0.4, 1.5])
-def test_peak_share_is_higher_on_cut_tensor_cores(fitted, rest):
+@pytest.mark.parametrize(
+    ("lender", "device"),
+    [
+        ("nvidia/a40", "nvidia/rtx-3090"),
+        ("nvidia/l40s", "nvidia/l40"),  # not only GeForce's are cut
+        ("nvidia/l40s", "nvidia/rtx-5090"),  # GeForce's are also against another generation's
+    ],
+)
+def test_peak_share_is_higher_on_cut_tensor_cores(fitted, lender, device, rest):
     """Arithmetic of time 1 beside other work `rest` takes √(1 + rest²) in
     all; arithmetic of time t, √(t² + rest²).
     """
     fitted({})
-    whole, cut = load("nvidia/a40"), load("nvidia/rtx-3090")
+    whole, cut = load(lender), load(device)
     t = whole.peak("bf16") / whole.units / whole.clock_hz * cut.units * cut.clock_hz / cut.peak("bf16")
     assert t == pytest.approx(2, rel=0.05)
     told = section(peak_share=1 / math.hypot(1, rest))
@@ -201,6 +209,8 @@ def test_peak_share_is_higher_on_cut_tensor_cores(fitted, rest):
     [
         ("nvidia/a40", "nvidia/rtx-3090", "bf16", 1.02),  # above 1: no other work beside the arithmetic
         ("nvidia/a40", "nvidia/a100-pcie-40gb", "fp32", 0.7),  # 128 lanes a unit and 64: no tensor cores
+        ("nvidia/h200-sxm", "nvidia/a100-sxm-80gb", "bf16", 0.7),  # half as fast a unit, but none is cut
+        ("nvidia/a100-sxm-80gb", "nvidia/rtx-3090", "bf16", 0.7),  # a quarter: designed so, not only cut
     ],
 )
 def test_peak_share_is_unchanged_unless_tensor_cores_are_cut(fitted, lender, device, dtype, share):
@@ -299,6 +309,14 @@ def test_chips_of_one_process_have_one_energy_per_operation(fitted):
     for lender, times in (("nvidia/a100-sxm-80gb", 0.6), ("nvidia/h200-sxm", 1.0)):
         got = carried(told.constants, told, lender, load("nvidia/l4"), FP32, own=True)
         assert got["energy_j"] / (times * 10e-12) == pytest.approx(1)
+
+
+def test_families_of_unknown_processes_are_compared_as_of_different_ones(fitted):
+    told = section(dtype="fp32", framework="pytorch", energy_j=10e-12)
+    volta = section(dtype="fp32", framework="pytorch", energy_j=15e-12)
+    fitted({"nvidia/a100-sxm-80gb": (told,), "nvidia/v100-sxm2-16gb": (volta,)})
+    got = carried(told.constants, told, "nvidia/a100-sxm-80gb", load("nvidia/v100-pcie-16gb"), FP32, own=True)
+    assert got["energy_j"] / 15e-12 == pytest.approx(1)
 
 
 def test_fp32_rates_of_an_l40s_at_300_w_are_those_posted_of_an_rtx_6000_ada():

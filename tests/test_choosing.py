@@ -204,13 +204,22 @@ def test_intervals_widen_for_kernels_the_constants_were_not_fitted_on(shelf):
             "all pairs": {"op": "attention_prefill_noncausal"},
             "fa2": {"label": "sdpa flash"},
             "cudnn": {"label": "sdpa cudnn"},
+            "borrowed": {"borrowed": True},
             "bwd": {"direction": "bwd"},
         }.items()
     }
     assert list(ends["own"]) == list(ends["fa3"]) == q
-    others = ("another's", "all pairs", "fa2", "cudnn")
+    others = ("another's", "all pairs", "fa2", "cudnn", "borrowed")
     assert all(list(ends[name]) == list(other.q) for name in others)
     assert list(ends["bwd"]) == [a * b for a, b in zip(q, other.q, strict=True)]
+
+
+def test_interval_widens_for_a_kernel_name_that_was_not_fitted(shelf):
+    q = (0.9, 0.95, 1.05, 1.1)
+    shelf(nvidia_h200_sxm=(section(kernels=("cublas",), spread=(Spread(above=0.0, rows=100, q=q),)),))
+    (other,) = spreads.transfer("gemm", "generation")
+    for label, expected in (("cublas", q), ("cutlass", other.q)):
+        assert choosing.choose(load("nvidia/h200-sxm"), replace(WANTED, label=label)).spread[0].q == expected
 
 
 def test_operation_never_measured_has_at_least_the_interval_of_another_generation():

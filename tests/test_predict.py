@@ -21,6 +21,7 @@ from costmodel.errors import CostmodelError, SizeError, UnavailableError, Unknow
 from costmodel.hardware import load
 from costmodel.layers import classes
 from costmodel.predict import RUNGS
+from costmodel.prediction import BLOCK
 
 #: A value of each size, valid together: heads · head_dim = d_model, heads a multiple of kv_heads.
 SIZES = {
@@ -54,6 +55,27 @@ def test_limits_add_up_to_the_serial_time_and_utilisation_is_a_share_of_the_peak
         assert p.limits_s["hbm"] == pytest.approx(p.hbm_bytes / 4.8e12)
     norm = cm.predict(cm.Norm(), "nvidia/h200-sxm", rung=rung, m=64, n=64)
     assert norm.utilisation == 0
+
+
+@pytest.mark.parametrize("rung", ["bound", "kernel"])
+def test_kernels_serial_times_add_up_to_the_layers(rung):
+    p = cm.predict(cm.LSTM(), "h200-sxm", rung=rung, batch=8, seq=64, hidden=256, num_layers=3)
+    assert sum(phase["serial_s"] for phase in p.phases) == pytest.approx(p.serial_s, rel=EXACT)
+
+
+@pytest.mark.parametrize("rung", ["bound", "kernel"])
+def test_a_transfer_and_the_kernel_that_hides_it_take_as_long_as_the_longer(rung):
+    ring, longer = cm.layers.get("ring-attention")(), set()
+    for batch, seq in ((64, 1024), (1, 262144)):  # the link takes longer; the products do
+        sizes = {"batch": batch, "seq": seq, "heads": 64, "head_dim": 64, "devices": 8}
+        p = cm.predict(ring, "h200-sxm", rung=rung, **sizes)
+        took = [repeats * seconds for repeats, seconds, _ in p.parts]
+        pairs = [i for i, part in enumerate(p.plan.phases) if part.phase.overlaps]
+        assert pairs
+        for i in pairs:
+            assert p.phase_seconds[i - 1] + p.phase_seconds[i] == pytest.approx(max(took[i - 1 : i + 1]))
+            longer.add(took[i - 1] < took[i])
+    assert longer == {True, False}
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -212,6 +234,21 @@ def test_arrays_of_sizes_give_the_numbers_of_scalars(name, rung):
             assert many.counts[count][i] == number
 
 
+@pytest.mark.parametrize("rung", ["bound", "kernel"])
+def test_tables_longer_than_a_block_give_the_numbers_of_their_rows(rung):
+    rows = 40_000
+    assert 2 * BLOCK < rows < 3 * BLOCK
+    batch = np.arange(1.0, rows + 1)
+    many = cm.predict(cm.Matmul(), "h200-sxm", rung=rung, m=batch, n=256, k=1024)
+    for i in (0, BLOCK - 1, BLOCK, rows - 1):
+        one = cm.predict(cm.Matmul(), "h200-sxm", rung=rung, m=batch[i], n=256, k=1024)
+        assert many.seconds[i] == pytest.approx(one.seconds, rel=EXACT)
+        assert many.lower_s[i] == pytest.approx(one.lower_s, rel=EXACT)
+        assert many.serial_s[i] == pytest.approx(one.serial_s, rel=EXACT)
+        assert many.bound[i] == one.bound
+    assert many.seconds.shape == many.lower_s.shape == many.serial_s.shape == many.bound.shape == (rows,)
+
+
 def test_sizes_broadcast_against_each_other():
     p = cm.predict(
         cm.LSTM(), "h200-sxm", rung="bound", batch=np.array([[1], [2]]), seq=[8, 16, 32], hidden=64
@@ -344,6 +381,31 @@ def test_intervals_are_of_80_or_95_per_cent(level):
     p = cm.predict(cm.Matmul(), "nvidia/h200-sxm", m=512, n=512, k=512)
     with pytest.raises(SizeError, match="wanted 80 or 95 % of measurements, got "):
         p.interval(level)
+
+
+def test_interval_of_one_kernel_has_the_quantiles_of_its_calibration():
+    p = cm.predict(cm.Matmul(), "h200-sxm", m=4096, n=4096, k=4096)
+    (part,) = p.plan.phases
+    regime = next(s for s in reversed(part.choice.spread) if s.above <= p.seconds)
+    ends = (p.lo95_s, p.lo80_s, p.hi80_s, p.hi95_s)
+    assert ends == pytest.approx([max(q * p.seconds, p.lower_s) for q in regime.q])
+
+
+def test_equal_layers_take_equal_times_and_have_equal_intervals():
+    """Of a stack as wide as its input. Errors are taken to be correlated: intervals add up as times do."""
+    layers = np.array([1, 2, 3, 5])
+    sizes = {"batch": 32, "seq": 100, "hidden": 512, "input": 512, "num_layers": layers}
+    p = cm.predict(cm.LSTM(dtype="fp32"), "p100-pcie-16gb", **sizes)
+    for ends in (p.seconds, p.lo80_s, p.hi80_s, p.hi95_s):
+        assert ends == pytest.approx(layers * ends[0])
+
+
+def test_a_footprint_up_to_the_capacity_fits():
+    """Three square matrices of 2 bytes a number: with 141 GB, of 153,297 rows at most."""
+    n = np.array([153_297, 153_298])
+    assert load("nvidia/h200-sxm").hbm_capacity == 141e9
+    p = cm.predict(cm.Matmul(), "h200-sxm", rung="bound", m=n, n=n, k=n)
+    assert p.fits.tolist() == [True, False]
 
 
 @pytest.mark.parametrize(

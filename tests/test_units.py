@@ -78,6 +78,14 @@ def test_parse_refuses_in_one_line(text, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("dimension", sorted(SI))
+def test_a_refusal_gives_an_example_that_would_do(dimension):
+    with pytest.raises(CostmodelError) as caught:
+        units.parse("fast", dimension)
+    example = str(caught.value).partition("such as '")[2].partition("'")[0]
+    assert units.parse(example, dimension) > 0
+
+
 @given(st.floats(1e-8, 1e20), st.sampled_from(sorted(SI)))
 def test_rendered_text_parses_to_the_same_number(value, dimension):
     assert math.isclose(
@@ -92,6 +100,8 @@ def test_rendered_text_parses_to_the_same_number(value, dimension):
         (0, "s", "0 s"),
         (1.96e-6, "s", "1.96 µs"),
         (80e9, "bytes", "80 GB"),
+        (0.5, "bytes", "0.5 B"),
+        (1e-10, "s", "0.1 ns"),
         (math.nan, "s", "nan s"),
         (math.inf, "bytes/s", "inf B/s"),
     ],

@@ -189,7 +189,7 @@ def prefill(
         return Tiling(rows, cols, packed, one, _heads_in_l2(keys, cols, 2 * head_dim))
     if kernel == "flashinfer":
         wide, packed = device.shared_per_unit >= _LARGE_SHARED, seq * group
-        rows = np.where(packed <= 16, 16.0, np.where((packed <= 64) | (size >= 256), 64.0, 128.0))
+        rows = flashinfer_rows(packed, size)
         cols = np.where(size >= 256, 32.0 if wide else 16.0, 64.0)
         cols = np.where((rows == 16) | wide | (size >= 256) | (rows < 128), cols, 32.0)
         cols = np.where(rows == 16, 64.0, cols)
@@ -300,6 +300,11 @@ def fa3_rows(packed: Array, head_dim: Array) -> Array:
     """Return 64 rows (one warp group) if all queries fit (``use_one_mma_wg``), else those of 2 or 3."""
     single = (packed <= 64) & ((head_dim == 64) | (head_dim == 128))
     return np.where(single, 64.0, np.where(padded(head_dim) <= 96, 192.0, 128.0))
+
+
+def flashinfer_rows(packed: Array, size: Array) -> Array:
+    """Return the rows of a tile of FlashInfer's matrix kernels (``FA2DetermineCtaTileQ``)."""
+    return np.where(packed <= 16, 16.0, np.where((packed <= 64) | (size >= 256), 64.0, 128.0))
 
 
 def moved_rows(kernel: str, tile: Tiling, rows: Array) -> Array:

@@ -97,7 +97,7 @@ def decode(
 def _flashinfer_decode(units: float, heads: Array, group: Array, seq_kv: Array, size: Array) -> Decoding:
     """SGLang takes the prefill template (matrix engine) from 4 heads a group on; below, a vector kernel."""
     matrix = group >= 4
-    rows = np.where(matrix, np.where(group <= 16, 16.0, 64.0), group)
+    rows = np.where(matrix, flash.flashinfer_rows(group, size), group)
     slots = np.where(matrix, np.where(size <= 128, 2.0, 1.0), _VECTOR_SLOTS)
     jobs = heads * np.where(matrix, ceil_div(group, rows), 1.0)
     splits = filling_splits(slots * units, jobs, ceil_div(seq_kv, MIN_SPLIT_KEYS))

@@ -140,7 +140,7 @@ def _between(device: Device, p: Problem, rotation: str) -> Array:
     """Return the bytes accessed between two uses of an operand, itself included [B]."""
     once = p.right + p.left + p.result
     if rotation == "weights":
-        copies = np.clip(np.ceil(device.l2_capacity / p.right), 1, 5)
+        copies = np.minimum(np.ceil(device.l2_capacity / p.right), 5)
         return np.asarray(once + p.right * (copies - 1))
     if rotation == "layers":
         return once + 5 * p.right

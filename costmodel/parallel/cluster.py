@@ -79,10 +79,10 @@ class Cluster:
         size : array_like
             Buffer of one device [bytes].
         devices, node : array_like
-            Number of devices that take part, and how many of them one node holds.
+            Number of devices that take part, and how many of them fit into one node: below 1 if a device
+            here is a group that is wider than a node.
         """
-        node = np.maximum(1.0, np.minimum(np.asarray(node, dtype=np.float64), devices))
         estimate = collective.seconds(
-            self.machine, {}, size=size, devices=devices, node=node, collective=name
+            self.machine, {}, size=size, devices=devices, node=np.maximum(1.0, node), collective=name
         )
         return np.asarray(estimate.seconds)

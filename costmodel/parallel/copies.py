@@ -59,8 +59,7 @@ def exchanges(
     """
 
     def over(collective: str, group: Group, size: float) -> Array:
-        seconds = cluster.collective_s(collective, size * group.parameters, group.copies, group.node)
-        return np.where(group.copies > 1, seconds, 0.0)
+        return cluster.collective_s(collective, size * group.parameters, group.copies, group.node)
 
     how = "all-reduce" if zero == 0 else "reduce-scatter"
     exchanged = np.asarray(sum(over(how, group, gradient_bytes) for group in groups))

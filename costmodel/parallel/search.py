@@ -67,8 +67,6 @@ def plan(
         If no layout divides evenly, or none fits; the message then says how much memory is missing, and
         what would help most.
     """
-    if seq_kv is not None and not model.encodes:
-        raise CostmodelError("plan: seq_kv is an encoder's length, but the model has no encoder")
     check_margin(margin)
     batch, seq = as_one_size("batch", batch), as_one_size("seq", seq)
     step: dict[str, Any] = {"model": model, "cluster": cluster, "batch": batch, "seq": seq, "seq_kv": seq_kv}

@@ -43,10 +43,10 @@ class Op:
         Type of each input: ``float``, ``c10::BFloat16``, ``Scalar``, …
     values : list of str
         Value of each input that is a number, a flag or a list of numbers; else empty.
-    parent : Op or None
-        The operation that called it.
     own : int
         Time on the host that none of the operations it called took [ns].
+    parent : Op or None
+        The operation that called it.
     kernels : list of Kernel
         What it launched itself.
     """
@@ -58,8 +58,8 @@ class Op:
     strides: list[Any]
     types: list[str]
     values: list[str]
+    own: int
     parent: Op | None = None
-    own: int = 0
     kernels: list[Kernel] = field(default_factory=list)
 
     @property
@@ -286,9 +286,10 @@ def _launcher(args: Event, by_id: dict[Any, Op], launched: dict[Any, Event]) -> 
     """
     number = args.get("External id")
     op = by_id.get(number) if isinstance(number, int) else None
-    launch = launched.get(number) if op and number == args.get("correlation") else None
-    if op and launch and not op.start <= _ns(launch["ts"]) <= op.end:
-        return None
+    if op and number == args.get("correlation"):
+        launch = launched.get(number)
+        if launch and not op.start <= _ns(launch["ts"]) <= op.end:
+            return None
     return op
 
 

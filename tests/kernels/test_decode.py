@@ -43,8 +43,8 @@ def test_flash_attention_2_copies_outputs_back_if_it_swapped_heads_and_rows() ->
 
 def test_flash_attention_3_never_splits_four_key_blocks_or_fewer() -> None:
     one = {"batch": 1, "heads": 8, "kv_heads": 1, "head_dim": 128}
-    assert plan(H200, "fa3", **one, seq_kv=512).splits.parts == 1
-    assert plan(H200, "fa3", **one, seq_kv=8192).splits.parts > 1
+    assert plan(H200, "fa3", **one, seq_kv=4 * 128).splits.parts == 1
+    assert plan(H200, "fa3", **one, seq_kv=5 * 128).splits.parts > 1
 
 
 def test_vllm_limits_flash_attention_3_to_32_parts_and_always_merges() -> None:
@@ -71,7 +71,7 @@ def test_flash_attention_3_does_not_split_993_sequences() -> None:
 
 def test_the_merging_kernel_has_one_block_per_eight_rows_of_128_numbers() -> None:
     """``flash_fwd_combine``: a block takes 8 rows of 128 numbers, or 16 rows of 64."""
-    batch, rows = np.array([3.0]), np.array([20.0])
+    batch, rows = np.array([3.0]), np.array([17.0])
     for width, blocks in ((64, 2), (128, 3), (256, 2 * 3)):
         assert _flash_decode.merge_blocks("fa3", batch, rows, np.array([float(width)])) == 3 * blocks
     assert _flash_decode.merge_blocks("fa2-paged", batch, rows, np.array([128.0])) == 0
@@ -91,11 +91,62 @@ def test_flashinfer_uses_tensor_cores_from_four_query_heads_per_kv_head() -> Non
     assert plan(L40S, "flashinfer", **one, heads=4).rows == 16
 
 
+@pytest.mark.parametrize(
+    ("kernel", "group", "head_dim", "rows", "tiles"),
+    [
+        # ``seqlenq_ngroups_swapped``: the heads of a group are the rows of tiles of 64.
+        ("fa2-paged", 64, 128, 64, 1),
+        ("fa2-paged", 65, 128, 64, 2),
+        # ``use_one_mma_wg``: 64 rows if all fit, else 128.
+        ("fa3", 64, 128, 64, 1),
+        ("fa3", 65, 128, 128, 1),
+        # ``FA2DetermineCtaTileQ`` of the packed heads.
+        ("flashinfer", 16, 128, 16, 1),
+        ("flashinfer", 17, 128, 64, 1),
+        ("flashinfer", 65, 128, 128, 1),
+        ("flashinfer", 129, 128, 128, 2),
+        ("flashinfer", 65, 256, 64, 2),
+        # The narrow side of a matrix instruction has 8 columns or a multiple.
+        ("trtllm", 8, 128, 8, 1),
+        ("trtllm", 9, 128, 16, 1),
+        ("trtllm", 17, 128, 32, 1),
+    ],
+)
+def test_query_heads_of_one_kv_head_share_tiles(
+    kernel: str, group: int, head_dim: int, rows: int, tiles: int
+) -> None:
+    """So 3 sequences of 2 KV heads have 6 thread blocks for each tile."""
+    sizes = {"batch": 3, "heads": 2 * group, "kv_heads": 2, "seq_kv": 128, "head_dim": head_dim}
+    found = plan(L40S, kernel, **sizes)
+    assert (found.rows, found.jobs) == (rows, 3 * 2 * tiles)
+
+
+def test_flash_attention_2_has_a_thread_block_for_each_head_that_shares_no_keys() -> None:
+    assert plan(A100, "fa2-paged", **(SIZES | {"kv_heads": SIZES["heads"]})).jobs == 16 * 32
+
+
+@pytest.mark.parametrize("head_dim", [64, 128, 256])
+def test_flashinfer_fills_as_many_blocks_of_a_unit_as_its_shared_memory_holds(head_dim: int) -> None:
+    """Each block takes a part of the keys. Its tiles are 16 rows of Q, 64 of K and 64 of V, of 2 bytes."""
+    held = min(2, L40S.shared_per_unit // (2 * head_dim * (16 + 64 + 64)))
+    found = plan(L40S, "flashinfer", batch=1, heads=8, kv_heads=1, seq_kv=2**20, head_dim=head_dim)
+    assert found.splits.parts == held * L40S.units
+
+
+@pytest.mark.parametrize("kernel", _flash.KERNELS)
+def test_only_flash_attention_2_copies_and_only_trtllms_blocks_reduce(kernel: str) -> None:
+    found = plan(B200, kernel, **(SIZES | {"batch": 2}))
+    assert (found.copies == 1) == (found.returned == 1) == kernel.startswith("fa2")
+    assert (found.reduced > 0) == (kernel in ("trtllm", "fa4"))
+
+
 @pytest.mark.parametrize("kernel", _flash.KERNELS)
 def test_every_part_of_a_split_has_at_least_one_key_block(kernel: str) -> None:
     for seq_kv in (1, 100, 5000, 131072):
         found = plan(L40S, kernel, **(SIZES | {"batch": 1, "kv_heads": 1, "seq_kv": seq_kv}))
         assert 1 <= found.splits.parts <= max(1, np.ceil(seq_kv / min(float(np.min(found.cols)), 128)))
+        if not kernel.startswith("fa3"):
+            assert found.splits.merged == (found.splits.parts > 1)
 
 
 def test_a_long_kv_cache_is_read_at_the_memory_bandwidth() -> None:
@@ -227,8 +278,9 @@ def test_blocks_that_share_a_kv_head_reduce_its_rows_in_fp32() -> None:
         )
         return float(slow - fast)
 
-    assert added(4) == pytest.approx(16 * 128 * 4 * (1 / 10 - 1 / 40) / B200.clock_hz)
-    assert added(128) == 0
+    half = B200.units // 2
+    assert added(half) == pytest.approx(16 * 128 * 4 * (1 / 10 - 1 / 40) / B200.clock_hz)
+    assert added(half + 1) == 0
 
 
 def test_a_cache_of_half_the_width_takes_half_the_time_where_memory_limits() -> None:

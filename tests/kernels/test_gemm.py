@@ -150,14 +150,16 @@ def test_the_tiles_of_kernel_names_give_the_recorded_launch_grids(measured):
     assert (parts[rows["op"] == "bmm"] == 1).mean() > 0.99
 
 
-def test_the_menus_hold_nearly_all_tiles_of_measured_kernels(measured):
+def test_the_menus_are_the_tiles_of_measured_kernels(measured):
     rows = measured[measured["grid"].notna()]
-    for (gpu, op), some in rows.groupby(["gpu", "op"]):
-        family = hardware.load(gpu).family
-        names = tiles.menu(family, "nn" if op == "bmm" else "tn", 64.0, matrix=False)
-        listed = set(zip(names[0], names[1], strict=True))
-        run = pd.Series(list(zip(*tiles.from_names(some["kernel"])[:2], strict=True)))
-        assert run.isin(listed).mean() > (0.7 if gpu == "mi210" else 0.95), (gpu, op)
+    families = rows["gpu"].map({gpu: hardware.load(gpu).family for gpu in rows["gpu"].unique()})
+    for (family, op), some in rows.groupby([families, "op"]):
+        menu = tiles.menu(family, "nn" if op == "bmm" else "tn", 64.0, matrix=False)
+        listed = set(zip(*menu, strict=True))
+        run = pd.Series(list(zip(*tiles.from_names(some["kernel"])[:3], strict=True)))
+        assert run.isin(listed).mean() > (0.7 if family == "cdna2" else 0.95), (family, op)
+        # No product measured on V100 took this one of Ampere's, which T4 has too.
+        assert listed - set(run) <= {(64.0, 64.0, 8.0)}, (family, op)
 
 
 def test_measured_cublas_kernels_for_few_columns_are_unsplit_below_two_million_products(measured):

@@ -233,8 +233,7 @@ def test_a_row_of_the_plan_equals_its_step_and_spreads_experts():
     assert float(again.seconds) == pytest.approx(best["seconds"], rel=1e-12)
     assert best["expert"] > 1
     assert set(found["expert"]) <= {1, 2, 4, 8}
-    assert set(found["expert_tensor"]) <= {1, 2, 4, 8}
-    assert (found["expert_tensor"] > 1).any()
+    assert all(set(some["expert_tensor"]) == {1, tensor} for tensor, some in found.groupby("tensor"))
     assert (found["memory_bytes"] <= 0.92 * again.capacity).all()
 
 

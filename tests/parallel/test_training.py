@@ -132,6 +132,19 @@ def sharded(zero, micro_batches, *, overlap, seq=512, device=A100):
     return float(training.parts["gradients"]), scatter, gather, training
 
 
+@pytest.mark.parametrize("copies", [1, 2, 16])
+def test_copies_without_zero_all_reduce_their_gradients_once_a_step(copies):
+    cluster = Cluster(device=A100, devices=copies)
+    model = Transformer(num_layers=8, d_model=1024, heads=16, vocab=32000)
+    layout = Layout(data=copies, overlap=False)
+    training = Training(model=model, cluster=cluster, layout=layout, batch=4 * copies, seq=512)
+    reduced = collective.seconds(
+        cluster.machine, {}, size=2 * training.parameters, devices=copies, node=8, collective="all-reduce"
+    )
+    assert float(training.parts["gradients"]) == float(reduced.seconds)
+    assert (float(reduced.seconds) > 0) == (copies > 1)
+
+
 @pytest.mark.parametrize("micro_batches", [1, 2, 4])
 @pytest.mark.parametrize(
     ("zero", "scatters", "gathers"),
@@ -410,6 +423,9 @@ def test_the_plan_fits_and_has_the_published_layout_near_its_best():
     found = plan(asked.model, asked.cluster, batch=row.global_batch, seq=row.seq, gradient_bytes=4)
     assert (found["memory_bytes"] <= 0.92 * asked.capacity).all()
     assert found["seconds"].is_monotonic_increasing
+    assert found["tensor"].max() == asked.cluster.node
+    # Nothing is listed twice: what is split by positions, or sharded, is so over several devices.
+    assert found.query("sequence_parallel and tensor == 1 or zero > 0 and data == 1").empty
     theirs = found.query(
         "tensor == 8 and pipeline == 8 and interleave == 3 and micro_batch == 1 and sequence_parallel"
         " and recompute == 'selective'"
@@ -440,6 +456,8 @@ def test_energy_and_cost_follow_from_power_and_price():
         ({"tensor": 2, "micro_batch": 3}, "32 sequences of the batch .* = 6 .* 4 or 8 would"),
         ({"tensor": 1, "pipeline": 1, "data": 8, "micro_batch": 3}, "= 24 .* 16 or 32 would"),
         ({"zero": 4}, "zero is 0, 1, 2 or 3"),
+        ({"recompute": "some"}, "unknown recompute 'some' of a layout"),
+        ({"expert": 2, "expert_tensor": 2}, "expert is above 1, but the model is no mixture"),
         ({"interleave": 2, "micro_batch": 16}, "multiple of the pipeline stages"),
     ],
 )
@@ -456,17 +474,31 @@ def test_a_model_that_does_not_fit_is_refused_with_what_is_missing():
         plan(model, Cluster(device=A100, devices=8), batch=8, seq=2048)
 
 
+def test_a_batch_that_no_layout_divides_is_refused_with_what_does_not_divide():
+    model = Transformer(num_layers=2, d_model=1024, heads=16, vocab=32000)
+    with pytest.raises(CostmodelError, match=r"no layout of 7 devices, with up to 2 .* a batch of 4 evenly"):
+        plan(model, Cluster(device=A100, devices=7), batch=4, seq=128)
+
+
 def test_impossible_clusters_are_refused():
     for wrong in ({"devices": 0}, {"devices": 2.5}, {"devices": 8, "node": 0}):
         with pytest.raises(CostmodelError, match=r"size (devices|node): wanted a whole number of at least 1"):
             Cluster(device="h100-sxm", **wrong)
     with pytest.raises(CostmodelError, match="Cluster: wanted devices to be a number, got '8'"):
         Cluster(device="h100-sxm", devices="8")
-    for price in (-1.0, float("nan")):
+    for price in (-1.0, float("nan"), float("inf")):
         with pytest.raises(CostmodelError, match="price of at least 0"):
             Cluster(device="h100-sxm", devices=8, price=price)
     with pytest.raises(CostmodelError, match="12 devices do not fill nodes of 8; 8 or 16 would"):
         Cluster(device=A100, devices=12)
+
+
+def test_copies_of_a_model_wider_than_a_node_are_each_in_another_node():
+    """Of devices that share a layer over two nodes of 8, a node holds half of a copy."""
+    cluster = Cluster(device=A100, devices=64)
+    for name in ("all-reduce", "reduce-scatter", "all-gather"):
+        half, one, two = (cluster.collective_s(name, 1e9, 4, node) for node in (8 / 16, 1, 2))
+        assert half == one > two
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ def test_all_time_is_in_rows_or_among_others(trace):
     assert found.covered_s + sum(found.others.values()) == pytest.approx(found.measured_s)
     assert found.rows["share"].sum() == pytest.approx(found.covered_s / found.measured_s)
     assert list(found.others) == ["aten::sort"]
+    assert set(found.rows) == {*scored, "share", "verdict"}
     assert found.lower_s <= found.predicted_s
     assert found.predicted_s == pytest.approx((found.rows["calls"] * found.rows["seconds"]).sum())
 
@@ -53,6 +54,16 @@ def test_without_a_prediction_there_is_no_verdict(trace):
     """At the bound there is no interval that a time could be outside of."""
     rows = breakdown(score(read_trace(trace), rung="bound")).rows
     assert set(rows["verdict"]) == {""}
+
+
+def test_what_has_no_prediction_is_listed_most_time_first(tmp_path):
+    events = [op("aten::relu", 0, 9, 1, bf16(8, 8))]
+    events += [
+        kernel(name, 10 * i, took, None) for i, (name, took) in enumerate((("b", 3), ("a", 9), ("b", 4)))
+    ]
+    found = breakdown(score(read_trace(write(tmp_path / "t.json", events, "NVIDIA H200"))))
+    assert found.others == pytest.approx({"a": 9e-6, "b": 7e-6})
+    assert list(found.others) == ["a", "b"]
 
 
 def test_another_table_is_refused(trace):
@@ -200,12 +211,23 @@ def test_a_trace_that_took_no_time_has_no_shares(tmp_path, capsys):
     path = write(tmp_path / "t.json", [op("aten::embedding", 0, 0, 1, bf16(8, 8))])
     assert run(["profile", str(path), "-m", "t4"]) == 0
     assert "not predicted: aten::embedding 0.0 %" in capsys.readouterr().out
+    predicted = write(tmp_path / "t.json", [op("aten::relu", 0, 0, 1, bf16(8, 8))])
+    (share,) = breakdown(score(read_trace(predicted, gpu="t4"), rung="bound")).rows["share"]
+    assert share == 0
 
 
-@pytest.mark.parametrize(("times", "verdict"), [(1.0, ""), (1.0 + 1e-9, "slower")])
-def test_a_time_at_the_end_of_the_interval_is_within_it(trace, times, verdict):
+@pytest.mark.parametrize(
+    ("end", "times", "verdict"),
+    [
+        ("hi95_s", 1.0, ""),
+        ("hi95_s", 1.0 + 1e-9, "slower"),
+        ("lo95_s", 1.0, ""),
+        ("lo95_s", 1.0 - 1e-9, "faster"),
+    ],
+)
+def test_a_time_at_an_end_of_the_interval_is_within_it(trace, end, times, verdict):
     scored = score(read_trace(trace))
-    scored["latency_s"] = scored["hi95_s"] * times
+    scored["latency_s"] = scored[end] * times
     assert set(breakdown(scored).rows["verdict"]) == {verdict}
 
 

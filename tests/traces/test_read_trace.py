@@ -42,7 +42,7 @@ def recorded(torch, tmp_path_factory):
     x, q, steps = torch.randn(6, 32), torch.randn(2, 4, 48, 16), torch.randn(3, 7, 8)
     linear, norm = torch.nn.Linear(32, 80), torch.nn.LayerNorm(32)
     lstm = torch.nn.LSTM(8, 10, num_layers=2, batch_first=True, bidirectional=True)
-    gru = torch.nn.GRU(8, 12)
+    gru = torch.nn.GRU(8, 12, bidirectional=True)
 
     def products() -> None:
         functional.gelu(linear(norm(x)))
@@ -118,7 +118,7 @@ def test_recurrent_layers_are_rows_of_their_own(table):
     (lstm,), (gru,) = found(table, "aten::lstm"), found(table, "aten::gru")
     names = ("op", "batch", "seq", "input", "hidden", "num_layers", "bidirectional")
     assert [lstm[name] for name in names] == ["lstm", 3, 7, 8, 10, 2, True]
-    assert [gru[name] for name in names] == ["gru", 7, 3, 8, 12, 1, False]
+    assert [gru[name] for name in names] == ["gru", 7, 3, 8, 12, 1, True]
     # What a recurrent layer calls is within its time.
     assert not found(table, "aten::mkldnn_rnn_layer")
 
@@ -208,36 +208,45 @@ def test_a_softmax_that_widens_its_format_is_not_described(tmp_path):
     x = bf16(64, 128)
     events = [
         op("aten::_softmax", 0, 5, 1, x, number("-1"), number("True")),
-        op("aten::_softmax", 9, 5, 2, x, number("-1"), number("False")),
+        op("aten::_softmax", 9, 5, 2, x, number("1"), number("False")),  # the last one, counted from 0
         kernel("softmax_warp_forward", 20, 30, 1),
         kernel("softmax_warp_forward", 50, 30, 2),
     ]
     assert set(read_trace(write(tmp_path / "gpu.json", events, H200))["op"]) == {"aten::_softmax", "softmax"}
 
 
-def test_values_of_another_width_are_not_described(tmp_path):
-    """As multi-head latent attention has them: queries and keys of 192, values of 128."""
-    q, v = bf16(2, 16, 512, 192), bf16(2, 16, 512, 128)
+@pytest.mark.parametrize(
+    ("keys", "values"),
+    [
+        # As multi-head latent attention has them: queries and keys of 192, values of 128.
+        (bf16(2, 16, 512, 192), bf16(2, 16, 512, 128)),
+        # Keys and values of one sequence, for both.
+        (bf16(1, 16, 512, 192), bf16(1, 16, 512, 192)),
+    ],
+    ids=["values of another width", "keys of fewer sequences"],
+)
+def test_attention_over_keys_or_values_of_another_shape_is_not_described(tmp_path, keys, values):
+    q = bf16(2, 16, 512, 192)
     rest = (number("0."), number("True"), number("False"), NONE)
     name = "aten::_scaled_dot_product_flash_attention"
-    events = [op(name, 0, 50, 1, q, q, v, *rest), kernel("flash_fwd_kernel", 60, 30, 1)]
+    events = [op(name, 0, 50, 1, q, keys, values, *rest), kernel("flash_fwd_kernel", 60, 30, 1)]
     assert set(read_trace(write(tmp_path / "gpu.json", events, H200))["op"]) == {name}
 
 
-#: Inputs by the names that torch's schemas have for them, and what reads them.
+#: Names that torch's schemas have for inputs, by their places after the first one that a reader is told.
 PLACES = {
     "mm": {0: "self", 1: "mat2"},
-    "addmm": {1: "mat1", 2: "mat2"},
-    "_addmm_activation": {1: "mat1", 2: "mat2"},
+    "addmm": {0: "mat1", 1: "mat2"},
+    "_addmm_activation": {0: "mat1", 1: "mat2"},
     "_scaled_mm": {0: "self", 1: "mat2"},
     "bmm": {0: "self", 1: "mat2"},
-    "baddbmm": {1: "batch1", 2: "batch2"},
+    "baddbmm": {0: "batch1", 1: "batch2"},
     "_softmax": {0: "self", 1: "dim"},
-    **{f"{name}_backward_data": {1: "output", 2: "dim"} for name in ("_softmax", "_log_softmax")},
+    **{f"{name}_backward_data": {0: "output", 1: "dim"} for name in ("_softmax", "_log_softmax")},
     "native_layer_norm": {0: "input", 1: "normalized_shape"},
-    "native_layer_norm_backward": {1: "input", 2: "normalized_shape"},
+    "native_layer_norm_backward": {0: "input", 1: "normalized_shape"},
     "_fused_rms_norm": {0: "input", 1: "normalized_shape"},
-    "_fused_rms_norm_backward": {1: "input", 2: "normalized_shape"},
+    "_fused_rms_norm_backward": {0: "input", 1: "normalized_shape"},
     "threshold_backward": {0: "grad_output"},
     **{f"{name}_backward": {0: "grad_output"} for name in ("tanh", "sigmoid", "gelu", "silu")},
     "copy_": {0: "self", 1: "src"},
@@ -252,14 +261,15 @@ PLACES = {
 def test_places_of_inputs_are_those_of_torchs_schemas(torch, name):
     packet = getattr(torch.ops.aten, name)
     schemas = [[one.name for one in getattr(packet, kind)._schema.arguments] for kind in packet.overloads()]
-    expected = PLACES.get(name, {0: "self"})
+    told = getattr(READERS[f"aten::{name}"], "args", ())
+    first = next((place for place in told if isinstance(place, int)), 0)
+    expected = [(first + place, said) for place, said in PLACES.get(name, {0: "self"}).items()]
     if name.startswith("_scaled_dot_product"):
-        _, query, causal, mask, _ = READERS[f"aten::{name}"].args
-        expected = {query: "query", query + 1: "key", query + 2: "value", causal: "is_causal"}
-        expected |= {} if mask is None else {mask: "attn_mask" if "cpu" in name else "attn_bias"}
+        _, query, causal, mask, _ = told
+        expected = [(query, "query"), (query + 1, "key"), (query + 2, "value"), (causal, "is_causal")]
+        expected += [] if mask is None else [(mask, "attn_mask" if "cpu" in name else "attn_bias")]
     assert any(
-        all(place < len(names) and names[place] == said for place, said in expected.items())
-        for names in schemas
+        all(place < len(names) and names[place] == said for place, said in expected) for names in schemas
     ), schemas
 
 
@@ -472,6 +482,15 @@ def test_kernels_of_no_operation_are_rows_too(tmp_path):
     assert table["total_s"].sum() == pytest.approx(10e-6)
 
 
+def test_rows_are_listed_most_time_first(tmp_path):
+    """Two calls of 4 µs are more than one of 7."""
+    events = [op("aten::relu", 0, 9, 1, bf16(8, 16))]
+    events += [
+        kernel(name, 10 * i, took, None) for i, (name, took) in enumerate((("b", 7), ("a", 4), ("a", 4)))
+    ]
+    assert list(read_trace(write(tmp_path / "gpu.json", events, H200))["op"]) == ["a", "b"]
+
+
 def test_each_gpu_is_called_by_its_name(tmp_path):
     events = [
         op("aten::relu", 0, 9, 1, bf16(8, 16)),
@@ -525,6 +544,19 @@ def test_a_kernel_with_its_own_number_is_nobodys_unless_launched_by_that_operati
     }
 
 
+def test_a_kernel_is_its_operations_whatever_other_launch_has_the_operations_number(tmp_path):
+    """Operations and launches are counted apart: number 5 is one of each."""
+    launch = {"ph": "X", "cat": "cuda_runtime", "name": "cudaLaunchKernel", "pid": 1, "tid": 1, "dur": 2}
+    events = [
+        {**launch, "ts": 1, "args": {"correlation": 5}},
+        op("aten::relu", 100, 9, 5, bf16(8, 16)),
+        {**launch, "ts": 104, "args": {"correlation": 6}},
+        saying(kernel("relu_kernel", 120, 3, 5), correlation=6),
+    ]
+    (row,) = read_trace(write(tmp_path / "gpu.json", events, H200)).to_dict("records")
+    assert (row["op"], row["kernel"]) == ("relu", "relu_kernel")
+
+
 def test_kernels_belong_to_operations_of_any_thread(tmp_path):
     """The backward pass runs on a thread of its own, beside operations that begin and end with its own."""
     events = [op("aten::relu", 0, 9, 1, bf16(8, 16)), op("aten::exp", 0, 9, 2, bf16(8, 16), tid=2)]
@@ -549,6 +581,47 @@ def test_kernels_that_say_nothing_are_rows_of_their_gpu(tmp_path):
     assert table["total_s"].sum() == pytest.approx(10e-6)
 
 
+def test_what_events_say_in_another_form_is_as_if_they_did_not(tmp_path):
+    """Numbers and names of other types; a launch without a grid. A GPU without a number is the first."""
+    events = [
+        saying(op("aten::relu", 0, 9, 1, bf16(8, 16)), **{"External id": [1]}),
+        {**saying(kernel("no_number", 20, 5, None), device="0", grid=[]), "pid": "GPU"},
+        saying(kernel("text", 30, 4, None), grid=[2, "x", 1]),
+        saying(kernel("side", 40, 3, None), **{"External id": [1]}),
+    ]
+    path = write(tmp_path / "gpu.json", events, H200)
+    trace = json.loads(path.read_text(encoding="utf-8"))
+    trace["deviceProperties"] += ["NVIDIA A40", {"id": 2}]
+    path.write_text(json.dumps(trace), encoding="utf-8")
+    table = read_trace(path)
+    assert set(table["gpu"]) == {H200}
+    assert dict(zip(table["kernel"], table["grid"].fillna(0), strict=True)) == {
+        "no_number": 0,
+        "text": 0,
+        "side": 32 * 4 * 2,
+    }
+
+
+def test_times_below_zero_count_as_none_and_short_ones_in_full(tmp_path):
+    """A clock that is set meanwhile; an operation that ends before one it called does."""
+    kernels = [kernel("short", 20, 0.25, None), kernel("odd", 30, -4, None)]
+    path = write(tmp_path / "gpu.json", [op("aten::relu", 0, 9, 1, bf16(8, 16)), *kernels], H200)
+    table = read_trace(path)
+    assert dict(zip(table["op"], table["latency_s"], strict=True)) == pytest.approx(
+        {"short": 0.25e-6, "odd": 0}
+    )
+    calls = [op("aten::outer", 0, 10, 1), op("aten::inner", 5, 15, 2), op("aten::odd", 50, -3, 3)]
+    calls.append(op("aten::relu", 60, 1, 4, fp32(8, 16)))
+    table = read_trace(write(tmp_path / "cpu.json", calls), gpu="t4").set_index("op")["latency_s"]
+    assert (table["aten::outer"], table["aten::odd"]) == (0, 0)
+    assert table["aten::inner"] == pytest.approx(15e-6)
+
+
+def test_a_single_row_is_read_once_whatever_its_stride(tmp_path):
+    row = saying(op("aten::relu", 0, 9, 1, fp32(1, 48)), **{"Input Strides": [[0, 1]]})
+    assert list(read_trace(write(tmp_path / "cpu.json", [row]), gpu="t4")["op"]) == ["relu"]
+
+
 def test_two_processes_in_one_trace_are_refused_where_kernels_have_to_be_told_apart(tmp_path):
     calls = [op("aten::relu", 0, 9, 1, bf16(8, 16)), {**op("aten::exp", 0, 9, 1, bf16(8, 16)), "pid": 2}]
     with pytest.raises(TableError, match="2 processes in one trace; wanted a trace for each"):
@@ -564,7 +637,7 @@ def test_calls_one_right_after_the_other_do_not_call_each_other(tmp_path, epoch)
     assert row["calls"] == 200
 
 
-@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20)), min_size=1), st.randoms())
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20))), st.randoms())
 def test_time_in_which_kernels_run_counts_moments(spans, shuffled):
     """Whole microseconds: as many as lie in one of the kernels at least."""
     shuffled.shuffle(spans)
