@@ -14,8 +14,9 @@ from costmodel.hardware.tables import families
 #: limit that goes to it: 86 W of an A100. Of 0, 0.5, 0.8 and 1 W, constants of other devices predict best
 #: with the last two (validation/DIARY.md, "What units draw without arithmetic").
 _UNIT_W, _MOST_DRAWN = 0.8, 0.7
-#: Slowdown of tensor cores from which they are read as cut: GeForce's to half rate, H20's to a seventh.
-_CUT = 1.5
+#: Slowdown of tensor cores from which they are read as cut: GeForce's to half rate, H20's to a seventh. Where
+#: the architectures differ, a slowdown beyond the second number is another design besides.
+_CUT, _DESIGNED = 1.5, 2.5
 #: Constant for the share of the memory bandwidth that a kernel reaches; the kernel model of passes over
 #: tables.
 _BANDWIDTH_SHARE, _STREAM = "bandwidth_share", "stream"
@@ -95,7 +96,7 @@ def carried(
         found[name] *= _energy_factor(fitted_on, device, wanted.dtype)
         found[name] *= _generation_factor(name, wanted, fitted_on, device, without)
     cut = _tensor_rate_factor(device, fitted_on, wanted.dtype)
-    if cut >= _CUT:
+    if cut >= _CUT and (device.family == fitted_on.family or cut <= _DESIGNED):
         for name in found.keys() & set(kernels.group(section.kernel, "PEAK_SHARES")):
             found[name] = _share_with_cut(found[name], cut)
     if _CACHE_SHARE in found and _partitioned(fitted_on) and not _partitioned(device):

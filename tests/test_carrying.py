@@ -204,6 +204,17 @@ def test_peak_share_is_higher_on_cut_tensor_cores(fitted, lender, device, rest):
     assert got == pytest.approx({"peak_share": t / math.hypot(t, rest)})
 
 
+def test_peak_share_is_higher_however_far_tensor_cores_of_an_architecture_are_cut(fitted):
+    """H20 has H200's units with tensor cores at 0.15 of their rate."""
+    fitted({})
+    whole, cut = load("nvidia/h200-sxm"), load("nvidia/h20")
+    t = whole.peak("bf16") / whole.units / whole.clock_hz * cut.units * cut.clock_hz / cut.peak("bf16")
+    assert t > 5
+    told = section(peak_share=1 / math.hypot(1, 0.8))
+    got = carried(told.constants, told, whole.name, cut, Wanted("gemm", "gemm", "bf16"), own=True)
+    assert got == pytest.approx({"peak_share": t / math.hypot(t, 0.8)})
+
+
 @pytest.mark.parametrize(
     ("lender", "device", "dtype", "share"),
     [
