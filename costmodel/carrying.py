@@ -14,7 +14,7 @@ from costmodel.hardware.tables import families
 #: limit that goes to it: 86 W of an A100. Of 0, 0.5, 0.8 and 1 W, constants of other devices predict best
 #: with the last two (validation/DIARY.md, "What units draw without arithmetic").
 _UNIT_W, _MOST_DRAWN = 0.8, 0.7
-#: Slowdown of tensor cores from which they are read as cut: GeForce's to half rate, H20's to a seventh. Where
+#: Slowdown of tensor cores from which they are read as cut: GeForce's to half rate, H20's to a quarter. Where
 #: the architectures differ, a slowdown beyond the second number is another design besides.
 _CUT, _DESIGNED = 1.5, 2.5
 #: Constant for the share of the memory bandwidth that a kernel reaches; the kernel model of passes over
