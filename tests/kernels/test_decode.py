@@ -67,6 +67,7 @@ def test_flash_attention_3_does_not_split_993_sequences() -> None:
     long = {"heads": 8, "kv_heads": 1, "head_dim": 128, "seq_kv": 131072}
     assert plan(H200, "fa3", **long, batch=992).splits.merged.all()
     assert not plan(H200, "fa3", **long, batch=993).splits.merged.any()
+    assert not plan(H200, "fa3", **(long | {"heads": 64, "kv_heads": 64}), batch=993).splits.merged.any()
 
 
 def test_the_merging_kernel_has_one_block_per_eight_rows_of_128_numbers() -> None:
@@ -101,6 +102,7 @@ def test_flashinfer_uses_tensor_cores_from_four_query_heads_per_kv_head() -> Non
         ("fa3", 64, 128, 64, 1),
         ("fa3", 65, 128, 128, 1),
         # ``FA2DetermineCtaTileQ`` of the packed heads.
+        ("flashinfer", 3, 128, 3, 1),
         ("flashinfer", 16, 128, 16, 1),
         ("flashinfer", 17, 128, 64, 1),
         ("flashinfer", 65, 128, 128, 1),

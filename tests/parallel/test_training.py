@@ -1,5 +1,6 @@
 """Training on many devices: published iterations, the papers' formulas, a simulated pipeline."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 from costmodel import hardware
 from costmodel.errors import CostmodelError, SizeError
 from costmodel.kernels import collective
+from costmodel.layers._recompute import RECOMPUTE
 from costmodel.models import load
 from costmodel.parallel import Cluster, Layout, Training, Transformer, largest_batch, longest_sequence, plan
 from costmodel.parallel.limits import UNLIMITED, fits, largest
+from costmodel.parallel.search import INTERLEAVES, MICRO_BATCHES, layouts
 
 TABLE = pd.read_csv(Path(__file__).parents[1] / "golden" / "megatron_training.csv")
 A100 = "nvidia/a100-sxm-80gb"
@@ -464,6 +467,44 @@ def test_energy_and_cost_follow_from_power_and_price():
 def test_impossible_layouts_are_refused_with_what_would_do(numbers, message):
     with pytest.raises(CostmodelError, match=message):
         small(**numbers)
+
+
+def test_the_plans_layouts_are_all_that_can_run():
+    """Every combination is tried, 4 devices in nodes of 2, and what `Layout.check` refuses left out.
+
+    Left out too are those that are the same as another (positions split over a single device, copies sharded
+    that are one, parts of a single stage), tensor parallelism across nodes, and gradients scattered in a
+    pipeline, which no framework does.
+    """
+    # Stored scores, which `selective` recomputes.
+    model = Transformer(num_layers=4, d_model=64, heads=4, vocab=128, attention="dense")
+    cluster, batch, sizes = Cluster(device=A100, devices=4, node=2), 8, (1, 2, 4)
+    numbers = ("tensor", "pipeline", "data", "micro_batch", "interleave")
+    kinds = ("sequence_parallel", "recompute", "zero")
+
+    def runs(layout):
+        try:
+            layout.check(model, batch, cluster.devices)
+        except CostmodelError:
+            return False
+        return not (
+            layout.tensor > 2
+            or (layout.sequence_parallel and layout.tensor == 1)
+            or (layout.zero > 0 and layout.data == 1)
+            or (layout.zero > 1 and layout.pipeline > 1)
+            or (layout.interleave > 1 and layout.pipeline == 1)
+        )
+
+    choices = (sizes, sizes, sizes, MICRO_BATCHES, INTERLEAVES, (False, True), RECOMPUTE, (0, 1, 2, 3))
+    every = (Layout(**dict(zip((*numbers, *kinds), one, strict=True))) for one in itertools.product(*choices))
+    wanted = {tuple(getattr(one, name) for name in (*numbers, *kinds)) for one in every if runs(one)}
+    found = [
+        (*row[: len(numbers)], *(getattr(some, name) for name in kinds))
+        for some in layouts(model, cluster, batch)
+        for row in zip(*some.numbers, strict=True)
+    ]
+    assert len(found) == len(wanted) > 50
+    assert set(found) == wanted
 
 
 def test_a_model_that_does_not_fit_is_refused_with_what_is_missing():
