@@ -188,6 +188,20 @@ def test_calibrated_times_are_above_the_bound_with_ordered_intervals(device):
     assert calibrated
 
 
+def test_constants_that_are_too_fast_give_the_lower_bound():
+    p = cm.predict(cm.Softmax(), "h200-sxm", m=65536, n=8192)
+    (part,) = p.plan.phases
+    times = {name: 1e-3 * value for name, value in part.choice.constants.items() if name != "overlap"}
+    fast = {**part.choice.constants, **times, "bandwidth_share": 100.0}
+    plan = dataclasses.replace(
+        p.plan,
+        phases=(dataclasses.replace(part, choice=dataclasses.replace(part.choice, constants=fast)),),
+    )
+    found = cm.Prediction(plan, p.shapes)
+    assert sum(found.phase_seconds) < p.lower_s < p.seconds
+    assert found.seconds == found.lower_s == p.lower_s
+
+
 @given(
     case=st.sampled_from(CASES),
     device=st.sampled_from(cm.hardware.available()),
