@@ -106,7 +106,7 @@ def markdown(scored: pd.DataFrame, exchanged: pd.DataFrame, left_out: int) -> st
         "",
         "## Devices kept aside",
         "",
-        "These were looked at last. Nothing was changed for them.",
+        "Nothing was fitted, chosen or changed for these.",
         "",
         *_table(scored[kept]),
         "",
