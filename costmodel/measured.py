@@ -24,7 +24,7 @@ from costmodel.layers.decode_attention import DecodeAttention
 from costmodel.layers.eager_transformer import EagerTransformer
 from costmodel.layers.gated_delta_net import GatedDeltaNet
 from costmodel.layers.matmul import Matmul
-from costmodel.layers.memory_pass import OPERATIONS as PASSES
+from costmodel.layers.memory_pass import OPERATIONS as PASS_OPERATIONS
 from costmodel.layers.memory_pass import MemoryPass
 from costmodel.layers.pointwise import OPERATIONS, Elementwise, Norm, Softmax
 from costmodel.layers.recurrent import GRU, LSTM, RNN
@@ -174,8 +174,8 @@ def _pass(op: str) -> Operation:
     )
 
 
-#: What the names of passes begin with that are given by their bytes.
-PASS = "pass_"
+#: Operation → the pass over memory that it is (``costmodel.layers.memory_pass``), for rows that state bytes.
+PASSES = {f"pass_{op.replace('-', '_')}": op for op in PASS_OPERATIONS}
 OPERATIONS_MEASURED: dict[str, Operation] = {
     "gemm": _matmul(batched=False),
     "bmm": _matmul(batched=True),
@@ -197,7 +197,7 @@ OPERATIONS_MEASURED: dict[str, Operation] = {
         for prefix in ("", "elementwise_")
         for op in OPERATIONS
     },
-    **{f"{PASS}{op.replace('-', '_')}": _pass(op) for op in PASSES},
+    **{name: _pass(op) for name, op in PASSES.items()},
     "gdn_chunk_prefill": _delta_net("chunked"),
     "gdn_recurrent_decode": _delta_net("recurrent"),
     "causal_conv1d_prefill": _convolution(decode=False),

@@ -17,8 +17,6 @@ from costmodel.files import check_writable, write_whole
 if TYPE_CHECKING:
     from costmodel.traces import Breakdown
 
-#: What the names of passes begin with that state their bytes.
-PASS = "pass_"
 #: So many operations without a prediction are named, those that take most time.
 OTHERS = 5
 #: So many reasons are given.
@@ -71,17 +69,13 @@ def profile(
 
 def _called(row: Mapping[Hashable, Any], *, exactly: bool = False) -> str:
     """Return what a row's operation is called: ``layernorm bf16 backward``, ``cast fp32 (aten::copy_)``."""
-    words = [row["op"], row["dtype"], *(["backward"] if row.get("direction") == "bwd" else [])]
-    if _is_pass(row):
-        words[0] = row["op"].removeprefix(PASS).replace("_", "-")
-    if exactly or _is_pass(row):
+    from costmodel.measured import PASSES
+
+    op = row["op"]
+    words = [PASSES.get(op, op), row["dtype"], *(["backward"] if row.get("direction") == "bwd" else [])]
+    if exactly or op in PASSES:
         words.append(f"({row['torch_op']})")
     return " ".join(words)
-
-
-def _is_pass(row: Mapping[Hashable, Any]) -> bool:
-    """Return whether a row is a pass over memory that states its bytes."""
-    return str(row["op"]).startswith(PASS)
 
 
 def _short(name: str) -> str:
@@ -94,9 +88,9 @@ def _sizes(row: Mapping[Hashable, Any]) -> str:
     """Return the sizes of a row, in the order in which its operation names them."""
     import pandas as pd
 
-    from costmodel.measured import OPERATIONS_MEASURED
+    from costmodel.measured import OPERATIONS_MEASURED, PASSES
 
-    if _is_pass(row):
+    if row["op"] in PASSES:
         read = output.count(row["read_bytes"], "bytes") if pd.notna(row.get("read_bytes")) else "nothing"
         return f"m={row['m']} n={row['n']}: {read} in, {output.count(row['written_bytes'], 'bytes')} out"
     of = OPERATIONS_MEASURED[row["op"]]

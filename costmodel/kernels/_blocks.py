@@ -14,6 +14,7 @@ from costmodel.kernels import _operands as operands
 from costmodel.kernels import _partitions as partitions
 from costmodel.kernels import _strided as strided
 from costmodel.kernels import _tiles as tiles
+from costmodel.kernels._cache import shared_bytes_per_cycle
 from costmodel.kernels._operands import Problem
 from costmodel.kernels.base import Array
 
@@ -23,9 +24,6 @@ _MOST_RESIDENT = 8.0
 STEP_BYTES = 128.0
 #: Architectures with persistent kernels, which store one tile while they compute the next.
 _PERSISTENT = ("hopper", "blackwell")
-#: Shared-memory bandwidth of a unit [B/cycle] where it is not 128 (32 banks of 4 bytes): NVIDIA's whitepaper
-#: on Ampere GA102 (2021), which doubles it.
-_SHARED_BYTES = {"turing": 64.0}
 #: Architectures whose fp32 lanes need every issue slot: loads and integer instructions take slots from
 #: multiply-adds, which on other architectures use only every second cycle. The value is the share of the peak
 #: that products reach, relative to those other architectures: 0.74, 0.68, 0.75 in torch's published products
@@ -229,7 +227,7 @@ def _where(which: NDArray[np.bool_], yes: Array | float, no: Array | float) -> A
 
 def _balance(device: Device, dtype: str) -> float:
     """Return a unit's operations per byte of shared-memory bandwidth [FLOP/B]."""
-    served = _SHARED_BYTES.get(device.family, 128.0) * device.units * device.clock_hz
+    served = shared_bytes_per_cycle(device) * device.units * device.clock_hz
     return device.product_peak(dtype) / served
 
 

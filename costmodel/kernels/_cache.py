@@ -1,11 +1,15 @@
-"""Model how much of a kernel's traffic the last-level cache serves."""
+"""Model how much of a kernel's traffic the last-level cache serves, and how fast shared memory is."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from costmodel.hardware import Device
 from costmodel.kernels.base import Array
 
+#: Shared-memory bandwidth of a unit [B/cycle] where it is not 128 (32 banks of 4 bytes): NVIDIA's whitepaper
+#: on Ampere GA102 (2021), which doubles it.
+_SHARED_BYTES = {"turing": 64.0}
 #: Powers up to this order are computed by multiplication.
 _MOST_PRODUCTS = 32.0
 
@@ -64,3 +68,8 @@ def warm_seconds(
         Bandwidth reached of main memory and of the cache [B/s].
     """
     return misses(size, capacity) * traffic / bandwidth, traffic / cache_bandwidth
+
+
+def shared_bytes_per_cycle(device: Device) -> float:
+    """Return the bandwidth of a unit's shared memory [B/cycle]."""
+    return _SHARED_BYTES.get(device.family, 128.0)

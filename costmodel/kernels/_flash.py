@@ -133,6 +133,14 @@ def peak_share(device: Device, kernel: str) -> float:
     return _WARP_SHARE.get(device.family, 1.0) if kernel in _OF_A_WARP else 1.0
 
 
+def fed_by_shared_memory(device: Device, kernel: str) -> bool:
+    """Return whether a kernel's matrix instructions read their operands from shared memory.
+
+    Hopper's for warp groups and Blackwell's ``tcgen05`` do; those of a warp read registers.
+    """
+    return device.family in _WARP_SHARE and kernel not in _OF_A_WARP
+
+
 def exponential_rate(device: Device, kernel: str, direction: str) -> float:
     """Return the rate of exponentials [1/s], by special-function units and polynomials together.
 

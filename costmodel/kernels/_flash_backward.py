@@ -18,14 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.hardware import Device
+from costmodel.kernels import _flash as flash
+from costmodel.kernels._cache import shared_bytes_per_cycle
 from costmodel.kernels._flash_splits import Splits
 from costmodel.kernels.base import Array
 
-#: Kernels whose products read operands from shared memory: warp-group instructions of Hopper, ``tcgen05`` of
-#: Blackwell.
-_KERNELS = ("fa3", "fa3-graphs", "fa4", "trtllm")
-#: Bandwidth of a unit's shared memory [B/cycle]: 32 banks of 4 bytes.
-_BYTES_PER_CYCLE = 128.0
 #: Backward, thread blocks share out the keys, which need no splits; dQ is their sum, which another kernel
 #: converts.
 SPLITS = Splits(np.ones(()), np.asarray(True))
@@ -88,10 +85,10 @@ def shared_cycles(
     It is 0 for kernels of warp-level instructions, which load operands into registers: their products and
     loads are fitted together.
     """
-    if kernel not in _KERNELS or device.family not in ("hopper", "blackwell"):
+    if not flash.fed_by_shared_memory(device, kernel):
         return 0.0
     cut = tile(device, size, causal)
-    return shared_bytes(cut, size, value_size, width) / (cut.rows * cut.keys) / _BYTES_PER_CYCLE
+    return shared_bytes(cut, size, value_size, width) / (cut.rows * cut.keys) / shared_bytes_per_cycle(device)
 
 
 def summed_bytes(elements: Array, width: float) -> Array:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from costmodel.measured import PASS
+from costmodel.measured import PASSES
 from costmodel.traces._events import Op
 
 #: Format by the type of a tensor's elements, as traces name it.
@@ -34,6 +34,8 @@ WIDTHS = {
 }
 #: The number that stands for a format in an operation's arguments (``c10/core/ScalarType.h``) → its type.
 NUMBERED = {"5": "c10::Half", "6": "float", "7": "double", "15": "c10::BFloat16"}
+#: Pass → the operation of its rows.
+_ROWS_OF = {op: name for name, op in PASSES.items()}
 #: A format for tensors of which only the width is known; passes that only move need no more.
 _OF_WIDTH = {1: "int8", 2: "fp16", 4: "fp32", 8: "fp64"}
 
@@ -86,7 +88,7 @@ class Moved:
         moved = {"written_bytes": self.written, "in_place": self.in_place}
         if self.read:
             moved |= {"read_bytes": self.read, "least_bytes": self.least}
-        return {"op": PASS + self.op.replace("-", "_"), "dtype": self.dtype, **table, **moved}
+        return {"op": _ROWS_OF[self.op], "dtype": self.dtype, **table, **moved}
 
 
 Reader = Callable[[Op], Moved | None]
