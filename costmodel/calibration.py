@@ -24,7 +24,7 @@ from costmodel.hardware.yamlfile import LOADER
 SCHEMA = 1
 #: Frameworks in order of preference where the user names none: the first that a device has constants for is
 #: used. The order puts cuBLAS through TensorRT-LLM first, then FlashAttention through SGLang, then PyTorch.
-DEFAULT_FRAMEWORKS = ("costmodel", "trtllm", "sglang", "vllm", "sarathi-vllm", "pytorch", "llmcompass")
+DEFAULT_FRAMEWORKS = ("costmodel", "trtllm", "sglang", "vllm", "sarathi-vllm", "pytorch", "llmcompass", "ck")
 #: Quantiles 2.5, 10, 90 and 97.5 % of measured over predicted time.
 Quantiles = tuple[float, float, float, float]
 

@@ -76,12 +76,12 @@ def arguments(
 def named(kernel: str, framework: str | None, label: str | None) -> bool:
     """Return whether the framework's or the kernel's name decides which kernel runs.
 
-    For attention, only serving frameworks have kernels of their own. For recurrent layers the constants never
-    decide: they are fitted on published rows of cuDNN's standard algorithm, whereas a user who names no
-    library gets the algorithm that the library would pick.
+    For attention, only serving frameworks, and those that are libraries of kernels (AITER), have kernels of
+    their own. For recurrent layers the constants never decide: they are fitted on published rows of cuDNN's
+    standard algorithm, whereas a user who names no library gets the algorithm that the library would pick.
     """
     if kernel in _ATTENTION:
-        return framework in CACHE_WRITES or says(kernel, label)
+        return framework in CACHE_WRITES or says(kernel, framework) or says(kernel, label)
     return kernel == "recurrence" or framework is not None or (kernel in ALGORITHMS and says(kernel, label))
 
 

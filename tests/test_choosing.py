@@ -667,9 +667,9 @@ def test_constants_fitted_without_a_host_get_one_for_eager_calls():
 @pytest.mark.parametrize(
     ("device", "causal", "kernels"),
     [
-        ("amd/mi300x", True, ("flashinfer", "fa2", "fa2-paged")),
-        ("amd/mi300x", False, ("fa2",)),
-        ("amd/mi355x", True, ("flashinfer", "fa2", "fa2-paged")),
+        ("amd/mi300x", True, ("ck",)),
+        ("amd/mi300x", False, ("ck",)),
+        ("amd/mi355x", True, ("ck",)),
         ("nvidia/a100-sxm-80gb", True, ("flashinfer", "fa2", "fa2-paged")),
         ("nvidia/h100-sxm", True, ("fa3", "fa3-graphs")),
     ],

@@ -20,7 +20,7 @@ from costmodel.files import write_text, write_whole
 from costmodel.layers.recurrent import GATES
 from costmodel.measured import framework
 from costmodel.score import score, summary
-from costmodel.validation import intervals, published, transfers
+from costmodel.validation import intervals, posted, published, transfers
 from costmodel.validation.accuracy_page import markdown
 from costmodel.validation.cells import TABLES
 from costmodel.validation.far import far
@@ -40,13 +40,14 @@ ANSWERS = (
 
 
 def held_out_rows(folder: Path) -> pd.DataFrame:
-    """Return the held-out rows of the shared tables and of the published recurrent ones.
+    """Return the held-out rows of the shared tables, of published recurrences and of posted attention.
 
     Rows of devices kept aside are excluded, because intervals of carried constants are made from these rows.
     """
     frames = [pd.read_parquet(folder / f"{name}.parquet") for name in TABLES]
     chains = published.chains(folder.parent / "reference").drop(columns="reason")
     frames.append(chains.assign(gpu=chains["device"].str.partition("/")[2]))
+    frames.append(pd.read_csv(posted.FITTED))
     rows = pd.concat([frame[held_out(frame)] for frame in frames], ignore_index=True)
     return rows[~kept_aside(rows)].reset_index(drop=True)
 

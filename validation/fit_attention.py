@@ -25,6 +25,9 @@ MODELS = ("attention", "decode")
 DECODE = "attention_decode"
 #: Libraries that split the keys of a prefill, and therefore launch a merging kernel.
 _SPLITTING = ("fa3", "fa3-graphs", "fa4", "flashinfer")
+#: Constants that a few long calls do not determine, and how many rows are few.
+_OF_MEMORY = {"bandwidth_share", "ramp_cycles", "cache_share", "l2_unit_bytes", "stagger_cycles"}
+_FEW = 50
 #: Initial values in two valleys of the loss: steps limited by their work, and by latency with a fast L2.
 _STARTS: tuple[dict[str, float], ...] = ({}, {"step_cycles": 4000.0, "l2_unit_bytes": 100.0})
 
@@ -47,18 +50,28 @@ def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
         fixed |= {"copy_cycles", "return_cycles"}
     if kernel != "trtllm":
         fixed.add("reduce_bytes_per_cycle")
+    if len(rows) < _FEW:
+        fixed |= _OF_MEMORY
     return tuple(name for name in kernels.model(model_of(op, device)).CONSTANTS if name not in fixed)
 
 
 def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float]) -> dict[str, float]:
-    """Return the constants of one cell; see `costmodel.validation.cells.recipe`."""
+    """Return the constants of one cell; see `costmodel.validation.cells.recipe`.
+
+    Rows with and without a mask may be fitted together.
+    """
     kernel = kernels.model(model_of(str(rows["op"].iloc[0]), device))
-    kwargs, measured = arguments(rows, device), rows["latency_s"].to_numpy(dtype=np.float64)
+    measured = rows["latency_s"].to_numpy(dtype=np.float64)
+    ops = [(rows["op"] == op).to_numpy() for op in rows["op"].unique()]
+    parts = [(ours, arguments(rows[ours], device)) for ours in ops]
     begin = {name: constant.default for name, constant in kernel.CONSTANTS.items()}
     names = free(rows, device)
 
     def predict(values: Mapping[str, float]) -> Array:
-        return np.asarray(kernel.seconds(device, values, **kwargs).seconds, dtype=np.float64)
+        times = np.empty(len(rows))
+        for ours, kwargs in parts:
+            times[ours] = kernel.seconds(device, values, **kwargs).seconds
+        return times
 
     def best(starts: Iterable[Mapping[str, float]], free: tuple[str, ...]) -> dict[str, float]:
         expected = defaults(kernel.CONSTANTS, free)

@@ -20,6 +20,8 @@ from costmodel.validation.heldout import kept_aside
 from costmodel.validation.residuals import errors
 
 FOLDER = Path(__file__).parent / "posted"
+#: Posted attention that constants are fitted on; it is in no table of the page.
+FITTED = FOLDER / "attention_fitted.csv"
 PAGE = Path(__file__).parent / "POSTED.md"
 #: Calls shorter than this [s] are not judged, because many of these posts show the host's launch rate.
 SHORTEST = 5e-5

@@ -202,13 +202,16 @@ def _count(device: Device, path: Path, force: bool) -> pd.DataFrame:
 
 def _fit_tables(tables: Sequence[Path]) -> None:
     from costmodel.validation.calibrate import calibrate_tables
+    from costmodel.validation.calibrate_posted import calibrate_posted, is_posted
     from costmodel.validation.calibrate_published import calibrate_published, is_published
 
-    measured = [table for table in tables if not is_published(table)]
+    measured = [table for table in tables if not (is_published(table) or is_posted(table))]
     results = calibrate_tables(measured) if measured else []
     for table in tables:
         if is_published(table):
             results += calibrate_published(table.parent)
+        if is_posted(table):
+            results += calibrate_posted(table)
     for result in results:
         print("\n".join(_write_fit(result)))
 

@@ -12,6 +12,9 @@ How they split the keys is in `_flash_splits`, how they partition a decoding ste
 ``flashinfer``          FlashInfer's FA2 templates: heads packed, tile by packed length; keys split
                         to fill the units
 ``trtllm``              TensorRT-LLM's generated kernels, as FlashInfer and SGLang call them on Blackwell
+``ck``                  Composable Kernel, as AMD's flash-attention 2 calls it: 128-row tiles
+``aiter``               AITER's assembly for CDNA 3 and 4: 256-row tiles, eight waves
+``triton``              the Triton kernel of AMD's flash-attention and of AOTriton (torch on AMD): 128 × 64
 ======================  ====================================================================
 
 Read from the sources: the tiles of fa2 and fa2-paged (``flash_fwd_launch_template.h``, flash-attention
@@ -23,6 +26,7 @@ fa4, FlashInfer's keys a tile and thread blocks a unit, and what runs shortest f
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,7 +36,9 @@ from costmodel.hardware import Device
 from costmodel.kernels._tiling import ceil_div
 from costmodel.kernels.base import Array
 
-KERNELS = ("fa2", "fa2-paged", "fa3", "fa3-graphs", "fa4", "flashinfer", "trtllm")
+KERNELS = ("fa2", "fa2-paged", "fa3", "fa3-graphs", "fa4", "flashinfer", "trtllm", "ck", "aiter", "triton")
+#: AMD's architectures with matrix cores.
+CDNA = ("cdna1", "cdna2", "cdna3", "cdna4")
 #: Library → parts of kernels' names that identify it, without punctuation and the v of a version; the first
 #: match counts. torch's flash backend is version 2, and so is vLLM's own without a version. torch's
 #: memory-efficient backend (xformers) uses the same instructions and is about as fast (published for A100).
@@ -51,6 +57,12 @@ _NAMES = {
         "vllmflashattn",
     ),
 }
+#: The same on AMD, where flash-attention 2 calls Composable Kernel, and torch AOTriton.
+_ON_CDNA = {
+    "aiter": ("aiter", "fmha3"),
+    "ck": ("composablekernel", "cktile", *_NAMES["fa2"][:3]),
+    "triton": ("triton", "sdpaflash", "sdpaefficient"),
+}
 #: Libraries that use warp-level matrix instructions (``mma.sync``), and the share of the tensor cores' peak
 #: that these reach where faster ones exist: on Hopper Luo et al., arXiv:2402.13499, section IV.C; on
 #: Blackwell a unit then does 2,048 operations per cycle, as Ampere's does (inferred).
@@ -61,7 +73,10 @@ SAME_CODE = {"fa2": ("fa2",), "flashinfer": ("flashinfer", "fa2")}
 #: Share of the exponentials of 128 keys that fa4 computes without special-function units; see
 #: `exponential_rate`.
 _EMULATED = 4 / 16 * 2 / 4
-_DEFAULT = {"hopper": "fa3", "blackwell": "trtllm"}
+#: Other vector instructions of a score's softmax (maximum, scaling and subtraction, sum, conversion), which
+#: AMD's units issue one after another with the exponential, and the lanes that issue one per cycle.
+_VECTOR_OPS, _LANES = 4, 64
+_DEFAULT = {"hopper": "fa3", "blackwell": "trtllm", **dict.fromkeys(CDNA, "ck")}
 #: Library → its kernel as vLLM calls it, with a paged cache and decoding steps as CUDA graphs.
 _BY_VLLM = {"fa2": "fa2-paged", "fa3": "fa3-graphs"}
 
@@ -89,6 +104,8 @@ _SM8X = ("ampere-ga10x", "ada")
 _RESERVED = 1024.0
 #: Capacity of L2 that flash-attention 3's scheduler assumes [B].
 _ASSUMED_L2 = 8 * 2.0**20
+#: Heads whose longest row blocks AITER runs first, under a causal mask (inferred).
+_LONGEST_FIRST = 16.0
 
 
 @dataclass(frozen=True)
@@ -123,6 +140,11 @@ def default_kernel(device: Device) -> str:
     return _DEFAULT.get(device.family, "fa2")
 
 
+def decoding(kernel: str) -> str:
+    """Return the kernel that models a decoding step: flash-attention 2's stands in for AMD's libraries."""
+    return "fa2" if kernel in _ON_CDNA else kernel
+
+
 def library(kernel: str) -> str:
     """Return a kernel's library: ``fa2`` for ``fa2-paged``."""
     return kernel.partition("-")[0]
@@ -144,6 +166,9 @@ def fed_by_shared_memory(device: Device, kernel: str) -> bool:
 def exponential_rate(device: Device, kernel: str, direction: str) -> float:
     """Return the rate of exponentials [1/s], by special-function units and polynomials together.
 
+    AMD's units issue exponentials and the other vector instructions of a softmax one after another
+    ("AMD Instinct MI300" Instruction Set Architecture), so that these count here.
+
     FlashAttention-4's forward pass on Blackwell emulates a tenth to a quarter of a tile's exponentials
     (Zadouri et al., arXiv:2603.05451): by default 4 of 16, in two of the four parts of 128 keys
     (``flash_fwd_sm100.py``), and none on units with twice the rate (Blackwell Ultra). Nothing is published of
@@ -151,6 +176,9 @@ def exponential_rate(device: Device, kernel: str, direction: str) -> float:
     """
     usual = 16 * device.units * device.clock_hz
     rate = device.peak("fp32", "special") if device.has("fp32", "special") else usual
+    if device.family in CDNA:
+        others = _VECTOR_OPS / (_LANES * device.units * device.clock_hz)
+        return 1 / (1 / rate + others)
     emulates = kernel == "fa4" and direction != "bwd" and device.family == "blackwell" and rate < 1.5 * usual
     return rate / (1 - _EMULATED) if emulates else rate
 
@@ -204,8 +232,24 @@ def prefill(
         # Two thread blocks share a unit if the tiles of Q, K and V (16 bits) fit into half its shared memory.
         slots = np.where(2 * size * (rows + 2 * cols) <= device.shared_per_unit / 2, 2.0, 1.0)
         return Tiling(rows, cols, group, slots, 0 * one)
+    if kernel in _ON_CDNA:
+        return _on_cdna(device, kernel, size)
     rows, cols = _by_size(size, 256, 256, 256, 128, 128), (128 if kernel == "fa4" else 64) * one
     return Tiling(rows, cols, one, one, 0 * one)
+
+
+def _on_cdna(device: Device, kernel: str, size: Array) -> Tiling:
+    """Return the tiling on AMD.
+
+    ``fmha_fwd.py`` of Composable Kernel's code generator (MIT), ``fmha_fwd.csv`` of AITER's assembly for
+    gfx942 and gfx950 (MIT), and the configurations that ROCm's flash-attention tries on CDNA.
+    """
+    one = np.ones(())
+    if kernel == "aiter":
+        rows, cols = _by_size(size, 256, 256, 256, 128, 128), (64 if device.family == "cdna4" else 32) * one
+        return Tiling(rows, cols, one, one, _LONGEST_FIRST * one)
+    cols = _by_size(size, 64, 128, 128, 128, 128) if kernel == "ck" else 64 * one
+    return Tiling(128 * one, cols, one, 2 * one, 0 * one)
 
 
 def after_longest(tile: Tiling, heads: Array, row_blocks: Array) -> Array:
@@ -248,10 +292,11 @@ def mask_share(kernel: str, group: Array) -> Array | float:
 def softmax_order(kernel: str) -> float:
     """Return the order of the norm that combines a step's products and its softmax: 1 adds them.
 
-    A warp of flash-attention 2 does them one after the other. Version 3 (Shah et al., 2024, arXiv:2407.08608,
+    A warp of flash-attention 2 does them one after the other, as those of Composable Kernel and Triton on
+    AMD are taken to. Version 3 (Shah et al., 2024, arXiv:2407.08608,
     section 3.1) and the later libraries overlap them.
     """
-    return 1.0 if kernel.startswith("fa2") else 2.0
+    return 1.0 if kernel.startswith("fa2") or kernel in ("ck", "triton") else 2.0
 
 
 def paged_cols(size: Array) -> Array:
@@ -350,11 +395,14 @@ def kernel_named(device: Device, label: str = "", framework: str = "", causal: b
     label : str
         A kernel's own name (``vllm_flash_attn_fa3``, ``trtllm_mha``, …), or one of ``KERNELS``.
     framework : str
-        ``vllm``, ``sglang``, ``trtllm``, with or without a release.
+        ``vllm``, ``sglang``, ``trtllm``, on AMD ``aiter`` or ``triton``, with or without a release.
     causal : bool
         False for encoders, which have no paged cache.
     """
     label, framework = str(label or "").lower(), str(framework or "").lower()
+    if device.family in CDNA:
+        names = (label, _library_named(label, _ON_CDNA), _library_named(framework, _ON_CDNA))
+        return next((name for name in names if name in _ON_CDNA), default_kernel(device))
     if label in KERNELS:
         return label
     named = _library_named(label)
@@ -368,10 +416,10 @@ def kernel_named(device: Device, label: str = "", framework: str = "", causal: b
 
 def says(label: str) -> bool:
     """Return whether a kernel's name identifies its library; ``cudnn`` and ``my_attention`` do not."""
-    return _library_named(label) is not None
+    return label in KERNELS or any(_library_named(label, names) for names in (_NAMES, _ON_CDNA))
 
 
-def _library_named(label: str) -> str | None:
+def _library_named(label: str, names: Mapping[str, tuple[str, ...]] = _NAMES) -> str | None:
     plain = re.sub(r"[^a-z0-9]|v(?=\d)", "", label.lower())
-    found = (name for name, words in _NAMES.items() if any(word in plain for word in words))
+    found = (name for name, words in names.items() if any(word in plain for word in words))
     return next(found, None)

@@ -135,7 +135,7 @@ def seconds(
         Whether tiles above the diagonal are skipped.
     kernel : str, optional
         One of `costmodel.kernels._flash.KERNELS`; default by architecture: fa3 on Hopper, trtllm on
-        Blackwell, fa2 elsewhere.
+        Blackwell, ck on AMD's CDNA, fa2 elsewhere.
     cache_write : {"none", "bytes", "token"}
         Whether K and V are also written to a cache: not at all, at memory speed (SGLang), or by one thread
         block per token (vLLM), whichever of the two takes longer.

@@ -118,7 +118,7 @@ def seconds(
         Format of Q and O, and of the cache (default: the same format).
     kernel : str, optional
         One of `costmodel.kernels._flash.KERNELS`; default by architecture: fa3 on Hopper, trtllm on
-        Blackwell, fa2 elsewhere.
+        Blackwell, fa2 elsewhere, also for the libraries of AMD's CDNA.
 
     Returns
     -------
@@ -131,7 +131,7 @@ def seconds(
     UnknownNameError
         If there is no such kernel or dtype.
     """
-    kernel = flash.check(kernel or flash.default_kernel(device))
+    kernel = flash.decoding(flash.check(kernel or flash.default_kernel(device)))
     given = filled(CONSTANTS, constants)
     batch, heads, kv_heads, seq_kv, head_dim = as_arrays(batch, heads, kv_heads, seq_kv, head_dim)
     width, kv_width = dtypes.dtype(dtype).bytes, dtypes.dtype(kv_dtype or dtype).bytes

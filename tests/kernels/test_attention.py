@@ -394,6 +394,13 @@ def test_an_unknown_kernel_is_refused_with_the_known_ones() -> None:
         ("nvidia/b200-sxm", "flash_attention_4", "", True, "fa4"),
         ("nvidia/b200-sxm", "flash-attn v2.8", "", True, "fa2"),
         ("nvidia/h200-sxm", "vllm_flash_attn", "", False, "fa2"),
+        ("amd/mi300x", "FlashAttention-2", "", True, "ck"),
+        ("amd/mi300x", "fa2", "", True, "ck"),
+        ("amd/mi300x", "", "vllm 0.24.0", True, "ck"),
+        ("amd/mi300x", "sdpa flash", "pytorch 2.11.0", True, "triton"),
+        ("amd/mi355x", "fmha_v3_fwd", "", False, "aiter"),
+        ("amd/mi355x", "", "aiter", True, "aiter"),
+        ("amd/mi355x", "triton", "aiter", True, "triton"),
     ],
 )
 def test_label_and_framework_of_a_measurement_select_the_kernel(
@@ -402,8 +409,40 @@ def test_label_and_framework_of_a_measurement_select_the_kernel(
     assert _flash.kernel_named(hardware.load(device), label, framework, causal) == expected
 
 
+@pytest.mark.parametrize(("device", "exponentials"), [("amd/mi300x", 16), ("amd/mi355x", 32)])
+def test_a_softmax_on_amd_issues_its_instructions_one_after_another(device: str, exponentials: int) -> None:
+    """A score: an exponential at that rate per unit and cycle, and four instructions on 64 lanes.
+
+    Maximum, scaling with subtraction, sum, conversion; rates of transcendental and other vector instructions:
+    AMD's instruction set manuals of CDNA 3 and 4.
+    """
+    chip = hardware.load(device)
+    found = attention.seconds(
+        chip,
+        {**COOL, "softmax_cost": 1.0},
+        batch=2,
+        heads=4,
+        kv_heads=4,
+        seq=2048,
+        head_dim=128,
+        causal=False,
+    )
+    cycles = 2 * 4 * 2048**2 * (1 / exponentials + 4 / 64) / chip.units
+    assert found.terms["special:fp32"] == pytest.approx(cycles / chip.clock_hz, rel=1e-3)
+
+
 def test_only_library_names_select_a_kernel() -> None:
-    for name in ("sdpa flash", "vllm_flash_attn", "vllm_flash_attn_fa3", "trtllm_mha", "FlashInfer", "FA v4"):
+    for name in (
+        "aiter",
+        "ck",
+        "composable_kernel",
+        "sdpa flash",
+        "vllm_flash_attn",
+        "vllm_flash_attn_fa3",
+        "trtllm_mha",
+        "FlashInfer",
+        "FA v4",
+    ):
         assert _flash.says(name)
     for name in ("", "sdpa cudnn", "my_attention"):
         assert not _flash.says(name)

@@ -135,7 +135,7 @@ def test_flashinfer_fills_as_many_blocks_of_a_unit_as_its_shared_memory_holds(he
     assert found.splits.parts == held * L40S.units
 
 
-@pytest.mark.parametrize("kernel", _flash.KERNELS)
+@pytest.mark.parametrize("kernel", sorted({_flash.decoding(kernel) for kernel in _flash.KERNELS}))
 def test_only_flash_attention_2_copies_and_only_trtllms_blocks_reduce(kernel: str) -> None:
     found = plan(B200, kernel, **(SIZES | {"batch": 2}))
     assert (found.copies == 1) == (found.returned == 1) == kernel.startswith("fa2")
