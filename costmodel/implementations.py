@@ -21,7 +21,10 @@ CACHE_WRITES = {"vllm": "token", "sglang": "bytes", "trtllm": "bytes"}
 
 #: What a framework's benchmark rotates from one replay of a product to the next, which decides how much stays
 #: warm in L2.
-ROTATIONS = {"trtllm": "weights", "sglang": "operands", "vllm": "layers", "sarathi-vllm": "operands"}
+ROTATIONS = {
+    **{"trtllm": "weights", "sglang": "operands", "vllm": "layers", "sarathi-vllm": "operands"},
+    "aiter": "copies",
+}
 
 #: Libraries whose recurrences launch a kernel per step, and the one that fuses all steps into one kernel.
 STEP_BY_STEP, FUSED = ("cudnn", "miopen", "haste"), "flashrnn"

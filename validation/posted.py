@@ -1,8 +1,8 @@
 """Compare predictions with posted times of products, attention and collectives on many devices.
 
 The rows (``validation/posted/``, with their sources) are results that people and vendors posted on GitHub,
-copied unchanged. Nothing is fitted on them; ``validation/DIARY.md`` says what was learned from those of
-devices that are not kept aside.
+copied unchanged. Nothing is fitted on those judged; AMD's attention and products are fitted on others
+(`fitted`). ``validation/DIARY.md`` says what was learned from those of devices that are not kept aside.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from costmodel.validation.heldout import kept_aside
 from costmodel.validation.residuals import errors
 
 FOLDER = Path(__file__).parent / "posted"
-#: Posted attention that constants are fitted on; it is in no table of the page.
+#: Posted attention that constants are fitted on, with and without a mask together.
 FITTED = FOLDER / "attention_fitted.csv"
 PAGE = Path(__file__).parent / "POSTED.md"
 #: Calls shorter than this [s] are not judged, because many of these posts show the host's launch rate.
@@ -36,6 +36,11 @@ def rows() -> pd.DataFrame:
     tables = [pd.read_csv(FOLDER / f"{name}.csv") for name in ("products", "attention")]
     told = pd.concat(tables, ignore_index=True).fillna({"direction": "fwd", "kernel": ""})
     return told.merge(pd.read_csv(FOLDER / "sources.csv"), on="source", validate="many_to_one")
+
+
+def fitted() -> pd.DataFrame:
+    """Return the posted rows that constants are fitted on; they are in no table of the page."""
+    return pd.concat([pd.read_csv(path) for path in (FITTED, FOLDER / "products_fitted.csv")])
 
 
 def judged() -> pd.DataFrame:

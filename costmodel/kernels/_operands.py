@@ -109,6 +109,10 @@ def stored_bytes(k: Array, weights: str, group: int | None) -> Array | float:
     return dtypes.dtype(weights).bytes + dtypes.SCALE_BYTES * scales / k
 
 
+#: Copies of the operands that AITER's tuner rotates: one for each of its calls (``aiter/test_common.py``).
+_COPIES = 101.0
+
+
 def cold(device: Device, c: Mapping[str, float], p: Problem, rotation: str) -> Array:
     """Return the bytes of operands and result that a call misses in L2 [B].
 
@@ -147,6 +151,8 @@ def _between(device: Device, p: Problem, rotation: str) -> Array:
     if rotation == "operands":
         # A is 16 bits wide before quantisation, and 8 bits after it.
         return 6 * p.right + 6 * p.left * (3 if p.quantised else 1) + p.result
+    if rotation == "copies":
+        return _COPIES * once
     return once
 
 

@@ -30,6 +30,12 @@ MATRIX = (
     (128, 256),
     (256, 128),
 )
+#: Matrix-core tiles of CDNA 3 and 4, from the kernel names in AITER's tables of tuned products (asm, FlyDSL,
+#: hipBLASLt).
+MATRIX_CDNA = (
+    *((16, 64), (16, 128), (32, 64), (48, 64), (64, 64), (80, 64), (96, 64), (128, 64), (64, 128)),
+    *((128, 128), (256, 128), (128, 256), (256, 256)),
+)
 #: FP32 tiles of a linear layer ("tn": K contiguous in both operands) and of a batched product ("nn"), from
 #: the kernel names in the measurements: cuBLAS by architecture, rocBLAS on AMD. A third number is the K step,
 #: where it is not 8.
@@ -66,7 +72,7 @@ def menu(family: str, layout: str, step: float, *, matrix: bool) -> tuple[Array,
         Whether the product runs on tensor cores.
     """
     if matrix:
-        listed: tuple[tuple[int, ...], ...] = MATRIX
+        listed: tuple[tuple[int, ...], ...] = MATRIX_CDNA if family in ("cdna3", "cdna4") else MATRIX
     else:
         step = _VECTOR_STEP
         listed = VECTOR.get(_LIKE.get(family, family), VECTOR["ampere"])[layout]

@@ -154,8 +154,9 @@ STARTS, RATES = CLOCKED, ("l2_unit_bytes", "l2_once_bytes", "store_bytes", "row_
 LAYOUTS = ("tn", "nn")
 #: What a harness rotates between two calls, so that the cache does not hold everything: nothing; as many
 #: copies of the weights (B) as L2 would hold, at most 5 (TensorRT-LLM's collector); six pairs of A and B
-#: (sglang's; Vidur's profile runs the other kernels of a layer in between); six B with a common A (vLLM's).
-ROTATIONS = ("none", "weights", "operands", "layers")
+#: (sglang's; Vidur's profile runs the other kernels of a layer in between); six B with a common A (vLLM's);
+#: a copy of everything for each call (AITER's).
+ROTATIONS = ("none", "weights", "operands", "layers", "copies")
 #: Rotation → calls in a replayed graph, one for each of the rotated operands.
 REPLAYED = {"weights": 5.0, "operands": 6.0, "layers": 6.0}
 
@@ -228,7 +229,7 @@ def seconds(
     quantise : bool
         Whether a preceding kernel quantises the 16-bit A to ``dtype``, row by row, and the product is
         sglang's ``fp8_scaled_mm``.
-    rotation : {"none", "weights", "operands", "layers"}
+    rotation : {"none", "weights", "operands", "layers", "copies"}
         What is rotated between two calls (``ROTATIONS``).
     tile_m, tile_n, tile_k, split : array_like
         The tile and the number of parts of K, where they are known (`tiles.from_names`); NaN: the library's

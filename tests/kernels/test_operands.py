@@ -58,6 +58,7 @@ def test_batched_and_quantised_products_do_not_split_k() -> None:
         ("weights", 1, 5, 1),  # five copies of B
         ("layers", 1, 6, 1),  # B of six layers
         ("operands", 6, 6, 1),  # six copies of both
+        ("copies", 101, 101, 101),  # a copy of everything for each of AITER's 101 calls
     ],
 )
 def test_a_product_is_found_in_the_cache_if_what_is_used_between_fits(

@@ -1,6 +1,7 @@
 """Tiles against the libraries' sources."""
 
 import itertools
+import re
 from math import inf, isfinite
 
 import numpy as np
@@ -58,3 +59,26 @@ def test_fp8_kernels_of_sglang_are_dispatched_as_in_its_source(family):
         sizes = np.array([float(m)]), np.array([float(n)])
         assert tuple(side.item() for side in tiles.fp8_scaled(family, *sizes)) == tile, (m, n)
         assert tuple(side.item() for side in tiles.fp8_clusters(family, *sizes)) == cluster, (m, n)
+
+
+@pytest.mark.parametrize("family", ["cdna3", "cdna4"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "_ZN5aiter39bf16gemm_fp32bf16_tn_32x64_splitk_cleanE",
+        "_ZN5aiter39bf16gemm_fp32bf16_tn_48x64_splitk_cleanE",
+        "_ZN5aiter37bf16gemm_fp32bf16_tn_64x64_pf3_splitkE",
+        "_ZN5aiter39bf16gemm_fp32bf16_tn_80x64_splitk_cleanE",
+        "_ZN5aiter37bf16gemm_fp32bf16_tn_96x64_pf3_splitkE",
+        "_ZN5aiter24bf16gemm_bf16_tn_256x256E",
+        "flydsl_gemm5_abf16_wbf16_bf16_t16x64x128_split_k2_block_m_warp1",
+    ],
+)
+def test_amds_tiles_are_those_in_the_names_of_its_kernels(family, name):
+    """Of ``aiter/configs/bf16_tuned_gemm.csv``."""
+    rows, columns = re.search(r"_t?n?_?(\d+)x(\d+)", name).groups()
+    sides = np.stack(tiles.menu(family, "tn", 64.0, matrix=True))[:2].T
+    assert (float(rows), float(columns)) in {tuple(side) for side in sides}
+    assert (80.0, 64.0) not in {
+        tuple(side) for side in np.stack(tiles.menu("hopper", "tn", 64.0, matrix=True))[:2].T
+    }

@@ -93,7 +93,7 @@ def test_interval_of_a_device_left_out_does_not_use_its_rows():
 @pytest.fixture(scope="module")
 def carried(shared):
     rows = accuracy.held_out_rows(shared / "measurements")
-    return transfers.ratios(accuracy.scored_rows(rows, rung="kernel"))
+    return accuracy.carried_ratios(accuracy.scored_rows(rows, rung="kernel"))
 
 
 def test_intervals_across_generations_cover_what_they_promise(carried):
