@@ -101,7 +101,7 @@ def usable(rows: pd.DataFrame) -> pd.DataFrame:
     good &= ~queued(rows)
     if "bench" in rows:
         # A loop of framework calls, or attention as a chain of kernels, is not the op's single kernel.
-        good &= ~rows["bench"].fillna("").str.contains("loop|math|triton")
+        good &= ~_text(rows["bench"]).str.contains("loop|math|triton")
     return rows[good]
 
 
@@ -126,9 +126,14 @@ def sized(rows: pd.DataFrame) -> pd.Series[bool]:
     return good
 
 
+def _text(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Return a column with empty cells as empty text; one without any text was read as numbers."""
+    return column.astype("object").fillna("")
+
+
 def cells(rows: pd.DataFrame, device: Device) -> Iterator[tuple[Cell, pd.DataFrame]]:
     """Yield the cells of one device's rows; products come before operations that contain products."""
-    labels = rows["kernel"].fillna("") if "kernel" in rows else pd.Series("", index=rows.index)
+    labels = _text(rows["kernel"]) if "kernel" in rows else pd.Series("", index=rows.index)
     frameworks = rows["framework"].map(lambda text: framework(text)[0] or "")
     models = {op: model_of(op, device) for op in rows["op"].unique()}
     labels = labels.where(rows["op"].map(models).isin(_BY_LABEL), "")
