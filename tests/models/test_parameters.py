@@ -89,6 +89,23 @@ def test_gemma_3_gets_the_fields_that_its_configurations_leave_out(text, million
     assert round((model.parameters - model.fields.vocab * model.fields.d_model) / 1e6) == millions
 
 
+@pytest.mark.parametrize(
+    ("name", "whole"),
+    [("gemma-3-4b", 4300079472), ("gemma-3-12b", 12187325040), ("gemma-3-27b", 27432406640)],
+)
+def test_gemma_3_is_its_checkpoint_without_the_vision_tower(name, whole):
+    """The model cards give the parameters of the safetensors: language model, SigLIP and the projection.
+
+    SigLIP (arXiv 2303.15343, So400m/14 at 896 pixels): 27 layers of width 1152 with an inner width of 4304,
+    64 x 64 patches. The projection (arXiv 2503.19786, section 2) is one matrix behind a norm of that width.
+    """
+    width, inner, patch, patches = 1152, 4304, 14, 64 * 64
+    layer = 4 * (width * width + width) + 2 * width * inner + inner + width + 4 * width
+    vision = 27 * layer + 3 * patch * patch * width + width + patches * width + 2 * width
+    model = load(name)
+    assert model.parameters == whole - vision - width - width * model.fields.d_model
+
+
 SMALL = {"vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 6, "num_attention_heads": 4}
 GATED = {**SMALL, "intermediate_size": 96, "num_key_value_heads": 2}
 LATENT = {
@@ -116,6 +133,7 @@ SELDOM = [
     ("gemma", GATED, 1355072),
     ("gemma2", GATED, 1355840),
     ("gemma3_text", GATED, 1358912),
+    ("gpt_oss", {**GATED, "head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2}, 653808),
     ("mixtral", GATED, 1090368),
     ("qwen2_moe", {**GATED, **SHARED, "shared_expert_intermediate_size": 48, "qkv_bias": False}, 407232),
     ("qwen3_next", {**NEXT, "attention_bias": True}, 418904),

@@ -6,7 +6,15 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from costmodel.models._blocks import Use, between_ends, experts, feed_forward, repeated, residual
+from costmodel.models._blocks import (
+    Use,
+    between_ends,
+    experts,
+    feed_forward,
+    repeated,
+    residual,
+    with_extra,
+)
 from costmodel.models._family import Family
 from costmodel.models._fields import DENSE, Field, Fields, fraction, of_layers, same
 from costmodel.models._heads import Heads, self_attention
@@ -37,6 +45,12 @@ class Traits:
         Layers from ``max_window_layers`` on have the window, if ``use_sliding_window`` is set.
     asked : bool
         Whether ``use_sliding_window`` is false by default.
+    attention_bias : bool
+        Default for biases of Q, K, V and the output.
+    expert_bias : bool
+        Whether the router and the experts have biases.
+    sinks : bool
+        Whether the softmax of each head has one more, learned score, to which nothing is attended.
     """
 
     qkv_bias: bool = False
@@ -47,6 +61,9 @@ class Traits:
     local: int = 0
     upper: bool = False
     asked: bool = False
+    attention_bias: bool = False
+    expert_bias: bool = False
+    sinks: bool = False
 
 
 #: Qwen's defaults: number of first layers without a window, and the window's positions (transformers'
@@ -63,6 +80,7 @@ TRAITS = {
     "qwen2_moe": Traits(qkv_bias=True, upper=True, asked=True),
     "qwen3": Traits(qk_norm="head", upper=True, asked=True),
     "qwen3_moe": Traits(qk_norm="head", local=1, asked=True),
+    "gpt_oss": Traits(local=2, attention_bias=True, expert_bias=True, sinks=True),
     "gemma": Traits(function="gelu-tanh", tied=True),
     "gemma2": Traits(norms=4, function="gelu-tanh", tied=True, local=2),
     "gemma3_text": Traits(qk_norm="head", norms=4, function="gelu-tanh", tied=True, local=6),
@@ -114,7 +132,7 @@ FIELDS = {
     "head_dim": Field(("head_dim",), fraction("d_model", "heads")),
     "tied": Field(("tie_word_embeddings",), lambda f: TRAITS[f.type].tied, bool),
     "qkv_bias": Field(("qkv_bias",), lambda f: TRAITS[f.type].qkv_bias, bool),
-    "attention_bias": Field(("attention_bias",), False, bool),
+    "attention_bias": Field(("attention_bias",), lambda f: TRAITS[f.type].attention_bias, bool),
     "mlp_bias": Field(("mlp_bias",), False, bool),
     "uses_window": Field(("use_sliding_window",), lambda f: not TRAITS[f.type].asked, bool),
     "window": Field(("sliding_window",), _window, may_be_zero=True),
@@ -122,7 +140,7 @@ FIELDS = {
     "layer_types": Field(("layer_types",), (), list),
     "local": Field(("sliding_window_pattern",), lambda f: TRAITS[f.type].local),
     "experts": Field(("num_local_experts", "num_experts"), 0),
-    "top_k": Field(("num_experts_per_tok",), 1, may_be_zero=True),
+    "top_k": Field(("num_experts_per_tok", "experts_per_token"), 1, may_be_zero=True),
     "d_expert": Field(("moe_intermediate_size",), same("d_ff"), may_be_zero=True),
     "d_shared": Field(("shared_expert_intermediate_size",), 0),
     "sparse_step": Field(("decoder_sparse_step",), 1),
@@ -160,7 +178,10 @@ def layer(c: Fields, use: Use, window: int | None, sparse: bool) -> Iterator[Par
         qk_norm=traits.qk_norm,
         window=window,
     )
-    yield from residual(use, "attention", c.d_model, self_attention(use, heads), after=traits.norms == 4)
+    attention = self_attention(use, heads)
+    if traits.sinks:
+        attention = (with_extra(p, c.heads) if p.name == "attention" else p for p in attention)
+    yield from residual(use, "attention", c.d_model, attention, after=traits.norms == 4)
     yield from residual(use, "feed-forward", c.d_model, _inner(c, use, sparse), after=traits.norms == 4)
 
 
@@ -171,7 +192,11 @@ def _inner(c: Fields, use: Use, sparse: bool) -> Iterator[Part]:
         yield feed_forward(use, c.d_model, c.d_ff, function, gated=True, bias=c.mlp_bias)
         return
     shared = c.d_shared
-    yield from experts(use, c.d_model, c.d_expert, c.experts, c.top_k, shared=shared, gated=shared > 0)
+    # The router's output, gate and up projections, and the projection down.
+    biases = c.experts * (1 + 2 * c.d_expert + c.d_model) if TRAITS[c.type].expert_bias else 0
+    yield from experts(
+        use, c.d_model, c.d_expert, c.experts, c.top_k, shared=shared, gated=shared > 0, extra=biases
+    )
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
@@ -187,7 +212,8 @@ LLAMA = Family(
     source=(
         "Touvron et al., arXiv 2302.13971 and 2307.09288 (Llama); Jiang et al., arXiv 2310.06825 and "
         "2401.04088 (Mistral, Mixtral); arXiv 2407.10671 and 2505.09388 (Qwen); arXiv 2403.08295, "
-        "2408.00118 and 2503.19786 (Gemma); Hugging Face transformers, modeling_*.py"
+        "2408.00118 and 2503.19786 (Gemma); arXiv 2508.10925 (gpt-oss); Hugging Face transformers, "
+        "modeling_*.py"
     ),
     cut={"heads": "heads", "kv_heads": "key and value heads", "d_ff": "inner width"},
     alternates=True,
