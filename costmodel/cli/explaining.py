@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from inspect import signature
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -14,6 +14,7 @@ from costmodel.errors import CostmodelError, unknown_name
 
 if TYPE_CHECKING:
     from costmodel.layers import Layer
+    from costmodel.models import Model
 
 #: Options of a model that --set takes, if its use has them; `costmodel model` has them as options.
 MODEL_OPTIONS = ("dtype", "attention", "recompute")
@@ -54,6 +55,8 @@ def explain(
     layer = _layer(name, settings, use, tensor)
     device = o.device(machine, device_set)
     sizes = o.single_sizes("explain", defines, "`predict` and `sweep` take many")
+    if use is not None:
+        sizes = o.sizes_of_use("explain", cast("Model", layer), sizes, use)
     p = predict(layer, device, sizes, rung=rung, state=state, framework=framework, kernel=kernel)
     slopes = elasticities(p)
     limits = output.time_by(p.phases, output.limit_of)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,12 +11,13 @@ import typer
 
 from costmodel.cli import options as o
 from costmodel.cli import output
+from costmodel.cli.spending import Spent
 from costmodel.errors import CostmodelError, SizeError, unknown_name
 from costmodel.files import check_writable
 
 if TYPE_CHECKING:
     from costmodel.hardware import Device
-    from costmodel.models import Architecture, Model
+    from costmodel.models import Architecture
     from costmodel.models.generation import Generation
     from costmodel.prediction import Prediction
 
@@ -81,6 +83,12 @@ def model(
             metavar="N", help="Devices of a node that share each layer (for training: plan).", min=1
         ),
     ] = 1,
+    price: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PRICE", help="Price of a device per hour, for that of a million tokens.", min=0.0
+        ),
+    ] = None,
     model_type: Annotated[
         str | None, typer.Option(metavar="TYPE", help="Architecture to read a configuration as.")
     ] = None,
@@ -99,23 +107,25 @@ def model(
 ) -> None:
     """Show a whole model: parameters, cache, and times.
 
-    With a device (-m): the time of one use, by part and by limit, and its memory.
+    With a device (-m): the time of one use, by part and by limit, its memory, energy and, with --price, cost.
+    Without one, -D batch=… seq=… gives the size of the cache.
     """
     from costmodel.models import load
 
     of_device = {
-        "-D": next(iter(defines), None),
         "--device-set": next(iter(device_set), None),
         "--rung": rung,
         "--tensor": str(tensor) if tensor > 1 else None,
-        "--weights": weights,
+        "--price": None if price is None else f"{price:g}",
         "--state": state if state != "warm" else None,
         "--framework": framework,
     }
+    of_model = {"-D": next(iter(defines), None), "--weights": weights, "--cache": cache}
     if report is not None:
         check_writable(report, overwrite=force, suffixes=(".html",))
     if not names and not machines and report is None:
         o.check_alone("model", of_device)
+        o.check_alone("model", of_model, what="a model too; `costmodel model` lists them")
         _list(as_json)
         return
     if use not in USES:
@@ -131,16 +141,17 @@ def model(
     found = load(name, model_type=model_type).storing(weights, group=group, cache=cache)
     devices = [o.device(machine, device_set) for machine in (*machines, *more)]
     if report is not None:
-        if state != "warm" or framework is not None or tensor > 1:
+        if state != "warm" or framework is not None or tensor > 1 or price is not None:
             raise CostmodelError(
-                "model: --report takes no --state, --framework or --tensor: it compares devices as they are"
+                "model: --report takes no --state, --framework, --tensor or --price: "
+                "it compares devices as they are"
             )
         how = {"first": use, "new": new, "dtype": dtype, "attention": attention, "rung": rung}
         _report(found, devices, _sizes(defines), how, report, force, as_json)
         return
     if not devices:
         o.check_alone("model", of_device)
-        _show(found, dtype, as_json)
+        _show(found, dtype, _sizes(defines), as_json)
         return
     if len(devices) > 1:
         raise CostmodelError(
@@ -150,9 +161,9 @@ def model(
     found = found.tensor_parallel(tensor)
     how = {"rung": rung, "state": state, "framework": framework}
     if use == "generation":
-        _generate(found, device, _sizes(defines), new, dtype, attention, how, as_json)
+        _generate(found, device, _sizes(defines), new, dtype, attention, price, how, as_json)
     else:
-        _use(found, device, _sizes(defines), use, dtype, attention, recompute, how, as_json)
+        _use(found, device, _sizes(defines), use, dtype, attention, recompute, price, how, as_json)
 
 
 def _check_use(use: str, *, attention: str, new: int | None, stored: str | None) -> None:
@@ -169,7 +180,7 @@ def _check_use(use: str, *, attention: str, new: int | None, stored: str | None)
 
 def _generate(
     found: Architecture, device: Device, sizes: dict[str, float], new: int, dtype: str, attention: str,
-    how: dict[str, Any], as_json: bool,
+    price: float | None, how: dict[str, Any], as_json: bool,
 ) -> None:  # fmt: skip
     """Print the times and memory of a generation, and whether it fits."""
     from costmodel.model_memory import Memory
@@ -182,12 +193,13 @@ def _generate(
     memory = Memory(architecture=found, device=device, dtype=dtype, attention=attention)
     held, most, length = memory.generating(prompt=prompt, new=new, batch=batch)
     lacking = memory.lacking(most, batch=batch, length=length)
-    _print_generation(found, answer, held, lacking, as_json)
+    spent = Spent.of(found, device, answer.tokens_per_s, price)
+    _print_generation(found, answer, held, lacking, spent, as_json)
 
 
 def _use(
     found: Architecture, device: Device, sizes: dict[str, float], use: str, dtype: str, attention: str,
-    recompute: str, how: dict[str, Any], as_json: bool,
+    recompute: str, price: float | None, how: dict[str, Any], as_json: bool,
 ) -> None:  # fmt: skip
     """Print the times and memory of a use with a single pass, and whether it fits."""
     from costmodel.model_memory import Memory
@@ -197,13 +209,16 @@ def _use(
         chosen = found.training(dtype, attention=attention, recompute=recompute)
     else:
         chosen = found.decode(dtype) if use == "decode" else found.prefill(dtype, attention=attention)
-    prediction = predict(chosen, device, _wanted(chosen, sizes, use), **how)
+    prediction = predict(chosen, device, o.sizes_of_use("model", chosen, sizes, use), **how)
     memory = Memory(architecture=found, device=device, dtype=dtype, attention=attention)
     shapes = {name: float(size) for name, size in prediction.sizes.items()}
     length = max((shapes[name] for name in ("seq", "seq_kv") if name in shapes), default=1.0)
-    lacking = memory.lacking(use, batch=shapes["batch"], length=length, recompute=recompute)
+    given: dict[str, Any] = {"batch": shapes["batch"], "recompute": recompute}
+    lacking = memory.lacking(use, length=length, **given)
+    kinds = {kind: float(held[0]) for kind, held in memory.kinds(use, lengths=length, **given).items()}
     tokens = shapes["batch"] * (1.0 if use == "decode" else shapes.get("seq", 1.0))
-    _print(found, prediction, tokens / prediction.seconds, lacking, as_json)
+    rate = tokens / prediction.seconds
+    _print(found, prediction, rate, kinds, lacking, Spent.of(found, device, rate, price), as_json)
 
 
 def _sorted(names: Sequence[str]) -> tuple[str, list[str]]:
@@ -253,23 +268,6 @@ def _sizes(defines: list[str]) -> dict[str, float]:
     return o.single_sizes("model", defines, "several are for `costmodel.sweep` in Python")
 
 
-def _wanted(model: Model, sizes: dict[str, float], use: str) -> dict[str, float]:
-    """Return the sizes that a use takes: one sequence by default; `seq` and `seq_kv` are interchangeable."""
-    taken = {"seq", "seq_kv"} & set(model.required)
-    if {"seq", "seq_kv"} <= set(sizes) and len(taken) == 1:
-        raise SizeError(f"model: {use} takes one length, -D {taken.pop()}=…; got seq and seq_kv")
-    length = sizes.get("seq", sizes.get("seq_kv"))
-    if length is not None and not taken:
-        named = " and ".join(name for name in ("seq", "seq_kv") if name in sizes)
-        raise SizeError(f"model: {model.title} takes no length, its state does not grow; got {named}")
-    given = {"batch": 1.0, **sizes}
-    for name in ("seq", "seq_kv"):
-        if name in model.required and length is not None:
-            given.setdefault(name, length)
-    lengths = {"seq", "seq_kv"} - set(model.required)
-    return {name: value for name, value in given.items() if name not in lengths}
-
-
 def _prompt(sizes: dict[str, float], found: Architecture) -> int:
     if "seq" not in sizes:
         raise SizeError(f"{found.name}: generation needs -D seq=…, the length of the prompt")
@@ -296,7 +294,8 @@ def _list(as_json: bool) -> None:
     )
 
 
-def _show(found: Architecture, dtype: str, as_json: bool) -> None:
+def _show(found: Architecture, dtype: str, sizes: dict[str, float], as_json: bool) -> None:
+    held = _held(found, dtype, sizes)
     whole = found.training(dtype, optimizer=None)
     parts: dict[str, int] = {}
     for part in whole.parts:
@@ -311,25 +310,44 @@ def _show(found: Architecture, dtype: str, as_json: bool) -> None:
                 "parameters": found.parameters,
                 "published": found.published,
                 "cache_bytes": cache,
+                "memory_bytes_by_kind": held,
                 "parts": parts,
                 "not_counted": found.family.left_out,
             }
         )
         return
     print(f"{found.name}: {found.parameters_text}")
+    print(f"weights: {output.count(held['weights'], 'bytes')} in {found.weights or dtype}")
     if cache is not None:
-        print(f"cache of keys, values and states: {cache} bytes in {dtype}")
+        at = f"; {output.count(held['cache'], 'bytes')} at {output.sizes(sizes)}" if "cache" in held else ""
+        print(f"cache of keys, values and states: {cache} bytes in {found.cache or dtype}{at}")
     rows = [[name, output.count(n), f"{n / found.parameters:.1%}"] for name, n in parts.items() if n]
     output.print_table(["part", "parameters", "share"], rows)
     print(f"source: {found.source}\nnot counted: {found.family.left_out}")
+
+
+def _held(found: Architecture, dtype: str, sizes: dict[str, float]) -> dict[str, float]:
+    """Return the memory of the weights and, if sizes are given, of the cache [bytes]."""
+    from costmodel.evaluate import bind, compile_expressions
+
+    use = "decode" if found.family.decodes else "prefill"
+    model = found.decode(dtype) if found.family.decodes else found.prefill(dtype)
+    tensors = model.held()
+    if not sizes:
+        return {"weights": float(tensors.learned)}
+    bound = bind(model, o.sizes_of_use("model", model, sizes, use))
+    cached = model.state + tensors.updated + tensors.left
+    weights, cache = compile_expressions([tensors.learned, cached], list(bound))(*bound.values())
+    return {"weights": float(weights), **({"cache": float(cache)} if found.family.decodes else {})}
 
 
 # -- on a device -------------------------------------------------------------------------------
 
 
 def _print(
-    found: Architecture, p: Prediction, tokens_per_s: float, lacking: str | None, as_json: bool
-) -> None:
+    found: Architecture, p: Prediction, tokens_per_s: float, kinds: dict[str, float], lacking: str | None,
+    spent: Spent, as_json: bool,
+) -> None:  # fmt: skip
     from costmodel.models._part import part_of
 
     by_part, by_limit = (output.time_by(p.phases, of) for of in (part_of, output.limit_of))
@@ -337,7 +355,8 @@ def _print(
         # Whether it fits depends on the room that a model has, as in the text: not all memory is the model's.
         room = {"fits": lacking is None, "lacking": lacking}
         answer = {**p.to_dict(), "model": found.name, "parameters": found.parameters, **room}
-        answer |= {"devices": found.devices, "tokens_per_s": tokens_per_s}
+        answer |= {"memory_bytes_by_kind": kinds, "devices": found.devices}
+        answer |= {"tokens_per_s": tokens_per_s, **asdict(spent)}
         output.print_json({**answer, "seconds_by_part": by_part, "seconds_by_bound": by_limit})
         return
     peak = p.device.peak(p.layer.dtype)
@@ -346,11 +365,12 @@ def _print(
         f"  {output.sizes(p.sizes)}",
         f"  parameters   {found.parameters:,}",
         f"  FLOP         {output.count(p.matrix_flops, 'FLOP')} in products",
-        f"  memory       {output.count(p.footprint_bytes, 'bytes')}",
+        f"  memory       {output.count(p.footprint_bytes, 'bytes')}{_by_kind(kinds)}",
         *([f"  does not fit {lacking}"] if lacking else []),
         f"  time         {output.seconds(p.seconds)}, limited by {p.bound}",
         f"  lower bound  {output.seconds(p.lower_s)}",
-        f"  rate         {output.rate(tokens_per_s)} tokens a second",
+        f"  rate         {output.rate(tokens_per_s)} tokens a second{_together(found)}",
+        *spent.lines(),
         f"  utilisation  {p.utilisation:.1%} of {peak / 1e12:.4g} TFLOP/s",
     ]
     print("\n".join(lines))
@@ -361,14 +381,27 @@ def _print(
     print(output.grounds(p.rung, p.constants_from, p.device.spec_hash))
 
 
+def _by_kind(kinds: dict[str, float]) -> str:
+    """Return what the memory holds, without what is less than a hundredth of it."""
+    least = sum(kinds.values()) / 100
+    held = [f"{kind} {output.count(held, 'bytes')}" for kind, held in kinds.items() if held >= least]
+    return f": {', '.join(held)}" if len(held) > 1 else ""
+
+
+def _together(found: Architecture) -> str:
+    """Say that a rate is of all devices, where the rest of the answer is of each."""
+    return "" if found.devices == 1 else f", all {found.devices} devices together"
+
+
 def _machines(found: Architecture, p: Prediction) -> str:
     """Return the device, or the number of devices of which the answer describes each."""
     return p.device.name if found.devices == 1 else f"each of {found.devices} × {p.device.name} in one node"
 
 
 def _print_generation(
-    found: Architecture, g: Generation, held: float, lacking: str | None, as_json: bool
-) -> None:
+    found: Architecture, g: Generation, held: float, lacking: str | None, spent: Spent,
+    as_json: bool,
+) -> None:  # fmt: skip
     p = g.prefill
     numbers: dict[str, Any] = {
         "first_s": g.first_s,
@@ -376,6 +409,7 @@ def _print_generation(
         "seconds": g.seconds,
         "lower_s": g.lower_s,
         "tokens_per_s": g.tokens_per_s,
+        **asdict(spent),
     }
     if as_json:
         shapes = {**p.sizes, "new": g.new}
@@ -391,7 +425,9 @@ def _print_generation(
     print(f"  first token  {output.seconds(g.first_s)}")
     print(f"  each next    {output.seconds(g.token_s)}{_growing(g)}")
     print(f"  all          {output.seconds(g.seconds)}, at least {output.seconds(g.lower_s)}")
-    print(f"  rate         {output.rate(g.tokens_per_s)} tokens a second")
+    print(f"  rate         {output.rate(g.tokens_per_s)} tokens a second{_together(found)}")
+    for line in spent.lines():
+        print(line)
     print(output.grounds(p.rung, p.constants_from, p.device.spec_hash))
 
 

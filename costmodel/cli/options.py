@@ -16,6 +16,7 @@ from costmodel.units import in_full
 if TYPE_CHECKING:
     from costmodel.hardware import Device
     from costmodel.layers import Layer
+    from costmodel.models import Model
 
 #: Uses of a model that are a layer each.
 MODEL_USES = ("training", "prefill", "decode")
@@ -151,6 +152,29 @@ def single_sizes(command: str, defines: Iterable[str], many: str) -> dict[str, A
     return found
 
 
+def sizes_of_use(command: str, model: Model, sizes: Mapping[str, float], use: str) -> dict[str, float]:
+    """Return the sizes that a use takes: one sequence by default; `seq` and `seq_kv` are interchangeable.
+
+    Raises
+    ------
+    SizeError
+        If both lengths are given and the use takes one, or one is given and it takes none.
+    """
+    taken = {"seq", "seq_kv"} & set(model.required)
+    if {"seq", "seq_kv"} <= set(sizes) and len(taken) == 1:
+        raise SizeError(f"{command}: {use} takes one length, -D {taken.pop()}=…; got seq and seq_kv")
+    length = sizes.get("seq", sizes.get("seq_kv"))
+    if length is not None and not taken:
+        named = " and ".join(name for name in ("seq", "seq_kv") if name in sizes)
+        raise SizeError(f"{command}: {model.title} takes no length, its state does not grow; got {named}")
+    given = {"batch": 1.0, **sizes}
+    for name in ("seq", "seq_kv"):
+        if name in model.required and length is not None:
+            given.setdefault(name, length)
+    lengths = {"seq", "seq_kv"} - set(model.required)
+    return {name: value for name, value in given.items() if name not in lengths}
+
+
 def _values(name: str, text: str) -> Any:
     if ".." in text:
         return _range(name, text)
@@ -204,11 +228,13 @@ def _short(text: str) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def check_alone(command: str, of_device: Mapping[str, str | None]) -> None:
-    """Refuse options that need a device where none is given."""
-    for option, given in of_device.items():
+def check_alone(
+    command: str, options: Mapping[str, str | None], *, what: str = "a device too: -m DEVICE"
+) -> None:
+    """Refuse options that need something that is not given: `what`, a device by default."""
+    for option, given in options.items():
         if given is not None:
-            raise CostmodelError(f"{command}: {option} {given} needs a device too: -m DEVICE")
+            raise CostmodelError(f"{command}: {option} {given} needs {what}")
 
 
 # -- layers and devices ------------------------------------------------------------------------

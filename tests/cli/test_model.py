@@ -35,6 +35,43 @@ def test_model_without_a_device_has_its_parameters_by_part(costmodel, config):
     assert sum(answer["parts"].values()) == answer["parameters"]
 
 
+def test_memory_of_a_model_without_a_device(costmodel):
+    """Qwen2.5-72B: 2 x 80 layers x 8 heads x 128 numbers a token, and 72.7e9 weights, of 2 bytes each."""
+    words = ["model", "qwen2.5-72b", "-D", "batch=2", "seq=131072"]
+    ended = costmodel(*words)
+    assert ended.status == 0, ended.err
+    assert "weights: 145.4 GB in bf16" in ended.out
+    assert "; 85.9 GB at batch=2 seq=131072" in ended.out
+    held = json.loads(costmodel(*words, "--json").out)["memory_bytes_by_kind"]
+    assert held == {"weights": 2 * 72706203648, "cache": 2 * 2 * 80 * 8 * 128 * 2 * 131072}
+    halved = json.loads(costmodel(*words, "--cache", "fp8", "--json").out)["memory_bytes_by_kind"]
+    assert halved["cache"] == held["cache"] / 2
+    assert "cache" not in json.loads(costmodel("model", "bert-base", "--json").out)["memory_bytes_by_kind"]
+
+
+def test_memory_is_divided_by_kind(costmodel, config):
+    words = ["model", config, "-m", "h200-sxm", "-D", "seq=512", "batch=64", "--use", "decode"]
+    answer = json.loads(costmodel(*words, "--json").out)
+    kinds = answer["memory_bytes_by_kind"]
+    assert sum(kinds.values()) == pytest.approx(answer["footprint_bytes"], rel=1e-2)
+    assert kinds["weights"] == 2 * answer["parameters"]
+    assert re.search(r"memory +\S+ \w+: weights \S+ \w+, cache \S+ \w+\n", costmodel(*words).out)
+
+
+@pytest.mark.parametrize("use", ["decode", "generation"])
+def test_energy_and_cost_of_a_token_are_those_of_all_devices(costmodel, config, use):
+    words = ["model", config, "-m", "h200-sxm", "-D", "seq=64", "--use", use, "--tensor", "2"]
+    answer = json.loads(costmodel(*words, "--price", "3.5", "--json").out)
+    rate = answer["tokens_per_s"]
+    assert answer["energy_j_per_token"] == pytest.approx(2 * 700 / rate)
+    assert answer["cost_per_million_tokens"] == pytest.approx(1e6 / (rate * 3600) * 2 * 3.5)
+    said = costmodel(*words, "--price", "3.5").out
+    assert "tokens a second, all 2 devices together" in said
+    assert "J a token, at rated power" in said
+    assert "for a million tokens" in said
+    assert "million" not in costmodel(*words).out
+
+
 @pytest.mark.parametrize("use", ["training", "prefill", "decode"])
 def test_times_by_part_and_by_limit_add_up(costmodel, config, use):
     words = ["model", config, "-m", "h200-sxm", "-D", "seq=64", "--use", use, "--rung", "bound"]
@@ -127,6 +164,15 @@ def test_model_given_as_a_layer_is_refused_with_the_command_for_models(costmodel
     ended = costmodel(command, "llama-2-7b", *device)
     assert (ended.status, ended.err.count("\n")) == (2, 1)
     assert "costmodel model llama-2-7b" in ended.err
+
+
+def test_explain_takes_the_sizes_that_model_takes(costmodel):
+    """One sequence by default, and the cache's length by either name."""
+    words = ["explain", "gpt2", "--use", "decode", "-m", "h200-sxm", "--json"]
+    said, short = (
+        json.loads(costmodel(*words, "-D", *sizes).out) for sizes in (["batch=1", "seq_kv=64"], ["seq=64"])
+    )
+    assert said["seconds"] == short["seconds"]
 
 
 def test_explain_takes_options_of_a_model(costmodel):

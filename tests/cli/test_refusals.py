@@ -199,8 +199,13 @@ CATALOGUE = {
         ("model", "gpt2", "-m", "t4", "--use", "generation", "--new", "0", "-D", "seq=16"),
         "1 to 1,048,576 new tokens, got 0",
     ),
-    "sizes of a model on no device": (("model", "gpt2", "-D", "seq=16"), "-D seq=16 needs a device"),
-    "sizes of no model": (("model", "-D", "seq=16"), "-D seq=16 needs a device"),
+    "sizes of no model": (("model", "-D", "seq=16"), "-D seq=16 needs a model", "lists them"),
+    "the price of a model alone": (("model", "gpt2", "--price", "2"), "--price 2 needs a device"),
+    "a price of a page": (("model", "gpt2", "-m", "t4", "--price", "2", "--report", "x.html"), "--price"),
+    "two lengths to explain": (
+        ("explain", "gpt2", "--use", "decode", "-m", "h200-sxm", "-D", "seq=8", "seq_kv=9"),
+        "explain: decode takes one length, -D seq_kv",
+    ),
     "the rung of a model alone": (("model", "gpt2", "--rung", "bound"), "--rung bound needs a device"),
     "the state of a model alone": (("model", "gpt2", "--state", "cold"), "--state cold needs a device"),
     "a plan by no column": (
