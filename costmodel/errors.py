@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -51,7 +51,12 @@ _LISTED = {
 
 
 def unknown_name(
-    kind: str, name: str, known: Iterable[str], *, about: Mapping[str, str] = MappingProxyType({})
+    kind: str,
+    name: str,
+    known: Iterable[str],
+    *,
+    about: Mapping[str, str] = MappingProxyType({}),
+    meant: Sequence[str] = (),
 ) -> UnknownNameError:
     """Return the error for an unknown name, with the closest known names or where to find them.
 
@@ -66,15 +71,17 @@ def unknown_name(
         The known names.
     about : mapping of str to str
         Descriptions of some known names: a user who knows a thing by another name finds it by these.
+    meant : sequence of str
+        Known names that are meant by that name elsewhere; no others are suggested then.
     """
     names, text = sorted(set(known)), str(name).lower()
     # A prefix stands for whole names: "a100", the start of four names, is no misspelling of "a10".
     whole = [one for one in names if len(text) > 2 and one.startswith(text)][:4]
     if len(text) > 2:
-        meant = [one for one, words in about.items() if _letters(text) in _letters(words)]
-        whole += meant if len(meant) <= 4 else []  # a description of many names does not single one out
+        told = [one for one, words in about.items() if _letters(text) in _letters(words)]
+        whole += told if len(told) <= 4 else []  # a description of many names does not single one out
     like = difflib.get_close_matches(text, names, n=3, cutoff=0.5)
-    near = list(dict.fromkeys([*whole, *like]))[: max(3, min(4, len(whole)))]
+    near = meant or list(dict.fromkeys([*whole, *like]))[: max(3, min(4, len(whole)))]
     if near:
         hint = f"did you mean {' or '.join(repr(n) for n in near)}?"
     else:

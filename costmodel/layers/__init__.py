@@ -8,8 +8,9 @@ from functools import cache
 from pathlib import Path
 
 from costmodel.arguments import typed
-from costmodel.errors import unknown_name
+from costmodel.errors import UnknownNameError, unknown_name
 from costmodel.layers._base import Layer
+from costmodel.layers._elsewhere import is_captured, meant_by
 from costmodel.layers._options import option_text
 
 __all__ = ["Layer", "available", "classes", "get", "option_text"]
@@ -57,4 +58,8 @@ def get(name: str) -> type[Layer]:
             if name in found:
                 return found[name]
     said = {one: (kind.__doc__ or "").partition("\n")[0] for one, kind in classes().items()}
-    raise unknown_name("layer", name, said, about=said)
+    if is_captured(name):
+        raise UnknownNameError(
+            f"unknown layer {name!r}; capture the torch module with cm.from_torch, in Python"
+        )
+    raise unknown_name("layer", name, said, about=said, meant=meant_by(name))

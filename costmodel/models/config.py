@@ -68,14 +68,22 @@ def load(model: str | os.PathLike[str] | Mapping[str, Any], *, model_type: str |
         if not path.is_file():
             raise CostmodelError(f"{path.parent}: is a folder without a config.json; give the file")
     if not path.is_file():
-        if path.suffix in (".json", ".yaml", ".yml") or path.parent != Path():
+        if path.suffix in (".json", ".yaml", ".yml") or len(path.parts) > 2:
             raise CostmodelError(f"{path}: no such file")
-        raise unknown_name("model", str(model), available(), about={n: title(n) for n in available()})
+        raise _unknown_model(path)
     if path.suffix in (".yaml", ".yml"):
         with _of_file(path):
             return _from_entry(path, model_type)
     with _of_file(path):
         return from_config(_json(path), name=_name_of(path), model_type=model_type)
+
+
+def _unknown_model(path: Path) -> UnknownNameError:
+    """Return the error for a model of no catalogue entry, also if it is named like a repository."""
+    said = unknown_name("model", path.name, available(), about={name: title(name) for name in available()})
+    owner = f"{path.parent} is no folder here: " if path.parent != Path() else ""
+    end = "" if str(said).endswith("?") else "."
+    return UnknownNameError(f"{owner}{said}{end} Others: by their config.json, or with cm.from_torch")
 
 
 @contextlib.contextmanager

@@ -115,6 +115,13 @@ def test_missing_files_and_unknown_names_are_refused(tmp_path):
         load(tmp_path / "config.json")
     with pytest.raises(UnknownNameError, match="llama-2-7b"):
         load("llama-2-7")
+    with pytest.raises(UnknownNameError, match="from_torch"):
+        load("resnet-50")
+
+
+def test_the_name_of_a_repository_leads_to_its_model():
+    with pytest.raises(UnknownNameError, match=r"Qwen is no folder here: .* did you mean 'qwen2.5-7b'"):
+        load("Qwen/Qwen2.5-7B-Instruct")
 
 
 def test_the_text_model_of_a_multimodal_configuration_is_read(llama):

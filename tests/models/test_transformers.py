@@ -69,6 +69,7 @@ CONFIGS = {
     "gemma2": {**GATED, "head_dim": 32, "sliding_window": 4096},
     "gpt2": {"vocab_size": 1000, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 128},
     "mixtral": {**GATED, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "phi3": {**GATED, "pad_token_id": 0},
     "gpt_oss": {**GATED, "head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2},
     "qwen3_moe": {**GATED, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
     "qwen2_moe": {

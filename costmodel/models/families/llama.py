@@ -80,6 +80,7 @@ TRAITS = {
     "qwen2_moe": Traits(qkv_bias=True, upper=True, asked=True),
     "qwen3": Traits(qk_norm="head", upper=True, asked=True),
     "qwen3_moe": Traits(qk_norm="head", local=1, asked=True),
+    "phi3": Traits(local=1),
     "gpt_oss": Traits(local=2, attention_bias=True, expert_bias=True, sinks=True),
     "gemma": Traits(function="gelu-tanh", tied=True),
     "gemma2": Traits(norms=4, function="gelu-tanh", tied=True, local=2),
@@ -212,8 +213,8 @@ LLAMA = Family(
     source=(
         "Touvron et al., arXiv 2302.13971 and 2307.09288 (Llama); Jiang et al., arXiv 2310.06825 and "
         "2401.04088 (Mistral, Mixtral); arXiv 2407.10671 and 2505.09388 (Qwen); arXiv 2403.08295, "
-        "2408.00118 and 2503.19786 (Gemma); arXiv 2508.10925 (gpt-oss); Hugging Face transformers, "
-        "modeling_*.py"
+        "2408.00118 and 2503.19786 (Gemma); arXiv 2404.14219 (Phi-3); arXiv 2508.10925 (gpt-oss); Hugging "
+        "Face transformers, modeling_*.py"
     ),
     cut={"heads": "heads", "kv_heads": "key and value heads", "d_ff": "inner width"},
     alternates=True,
