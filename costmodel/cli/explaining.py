@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from inspect import signature
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from costmodel.cli import options as o
 from costmodel.cli import output
-from costmodel.errors import CostmodelError, unknown_name
+from costmodel.cli.uses import sizes_of_use, used
+from costmodel.errors import CostmodelError
 
 if TYPE_CHECKING:
     from costmodel.layers import Layer
     from costmodel.models import Model
-
-#: Options of a model that --set takes, if its use has them; `costmodel model` has them as options.
-MODEL_OPTIONS = ("dtype", "attention", "recompute")
-#: Options for how a model is stored.
-STORED = {"weights": str, "group": int, "cache": str}
 
 
 def explain(
@@ -56,7 +51,7 @@ def explain(
     device = o.device(machine, device_set)
     sizes = o.single_sizes("explain", defines, "`predict` and `sweep` take many")
     if use is not None:
-        sizes = o.sizes_of_use("explain", cast("Model", layer), sizes, use)
+        sizes = sizes_of_use("explain", cast("Model", layer), sizes, use)
     p = predict(layer, device, sizes, rung=rung, state=state, framework=framework, kernel=kernel)
     slopes = elasticities(p)
     limits = output.time_by(p.phases, output.limit_of)
@@ -105,35 +100,16 @@ def _grounds(row: dict[Hashable, Any]) -> str:
 
 def _layer(name: str, settings: list[str], use: str | None, tensor: int) -> Layer:
     """Return a layer, or a model in one of its uses, with its options set."""
-    from costmodel.layers import classes
-    from costmodel.layers._options import read
-    from costmodel.models import available, load
+    from costmodel.models import available
 
-    if use is None:
-        if name in available():
-            raise CostmodelError(f"{name} is a model: give --use training, prefill or decode")
-        if tensor > 1:
-            raise CostmodelError("--tensor applies to a model, with --use prefill or decode")
-        (layer,) = o.layers([name], settings)
-        return layer
-
-    if use not in o.MODEL_USES:
-        raise unknown_name("use of a model", use, o.MODEL_USES)
-    if name in classes():
-        raise CostmodelError(f"{name} is a layer, and --use is for models: leave --use out")
-    given = o.pairs(settings, "dtype=fp16")
-    kinds = {option: kind for option, kind in STORED.items() if option in given}
-    stored = {what: read(f"{what} of {name}", given.pop(what), kind) for what, kind in kinds.items()}
-    if stored and use == "training":
-        raise CostmodelError(f"--set {next(iter(stored))} applies to --use prefill and decode only")
-    whole = load(name).tensor_parallel(tensor).storing(**stored)
-    found = getattr(whole, use)
-    known = [option for option in MODEL_OPTIONS if option in signature(found).parameters]
-    for option in given:
-        if option not in known:
-            raise unknown_name(f"option of {name} in {use}", option, [*known, *STORED])
-    made: Layer = found(**given)
-    return made
+    if use is not None:
+        return used(name, settings, use, tensor)
+    if name in available():
+        raise CostmodelError(f"{name} is a model: give --use training, prefill or decode")
+    if tensor > 1:
+        raise CostmodelError("--tensor applies to a model, with --use prefill or decode")
+    (layer,) = o.layers([name], settings)
+    return layer
 
 
 COMMANDS = (

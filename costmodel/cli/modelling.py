@@ -12,6 +12,7 @@ import typer
 from costmodel.cli import options as o
 from costmodel.cli import output
 from costmodel.cli.spending import Spent
+from costmodel.cli.uses import MODEL_USES, sizes_of_use
 from costmodel.errors import CostmodelError, SizeError, unknown_name
 from costmodel.files import check_writable
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 #: Default number of tokens to generate.
 NEW = 128
 #: Uses of a model.
-USES = (*o.MODEL_USES, "generation")
+USES = (*MODEL_USES, "generation")
 
 
 def model(
@@ -209,7 +210,7 @@ def _use(
         chosen = found.training(dtype, attention=attention, recompute=recompute)
     else:
         chosen = found.decode(dtype) if use == "decode" else found.prefill(dtype, attention=attention)
-    prediction = predict(chosen, device, o.sizes_of_use("model", chosen, sizes, use), **how)
+    prediction = predict(chosen, device, sizes_of_use("model", chosen, sizes, use), **how)
     memory = Memory(architecture=found, device=device, dtype=dtype, attention=attention)
     shapes = {name: float(size) for name, size in prediction.sizes.items()}
     length = max((shapes[name] for name in ("seq", "seq_kv") if name in shapes), default=1.0)
@@ -335,7 +336,7 @@ def _held(found: Architecture, dtype: str, sizes: dict[str, float]) -> dict[str,
     tensors = model.held()
     if not sizes:
         return {"weights": float(tensors.learned)}
-    bound = bind(model, o.sizes_of_use("model", model, sizes, use))
+    bound = bind(model, sizes_of_use("model", model, sizes, use))
     cached = model.state + tensors.updated + tensors.left
     weights, cache = compile_expressions([tensors.learned, cached], list(bound))(*bound.values())
     return {"weights": float(weights), **({"cache": float(cache)} if found.family.decodes else {})}

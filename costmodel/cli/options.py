@@ -16,10 +16,7 @@ from costmodel.units import in_full
 if TYPE_CHECKING:
     from costmodel.hardware import Device
     from costmodel.layers import Layer
-    from costmodel.models import Model
 
-#: Uses of a model that are a layer each.
-MODEL_USES = ("training", "prefill", "decode")
 #: Largest number of values of one size: more are a typing error.
 MOST_VALUES = 10_000_000
 
@@ -150,29 +147,6 @@ def single_sizes(command: str, defines: Iterable[str], many: str) -> dict[str, A
         if not isinstance(value, float):
             raise SizeError(f"{command}: wanted one value of {name}, got {len(value)}; {many}")
     return found
-
-
-def sizes_of_use(command: str, model: Model, sizes: Mapping[str, float], use: str) -> dict[str, float]:
-    """Return the sizes that a use takes: one sequence by default; `seq` and `seq_kv` are interchangeable.
-
-    Raises
-    ------
-    SizeError
-        If both lengths are given and the use takes one, or one is given and it takes none.
-    """
-    taken = {"seq", "seq_kv"} & set(model.required)
-    if {"seq", "seq_kv"} <= set(sizes) and len(taken) == 1:
-        raise SizeError(f"{command}: {use} takes one length, -D {taken.pop()}=…; got seq and seq_kv")
-    length = sizes.get("seq", sizes.get("seq_kv"))
-    if length is not None and not taken:
-        named = " and ".join(name for name in ("seq", "seq_kv") if name in sizes)
-        raise SizeError(f"{command}: {model.title} takes no length, its state does not grow; got {named}")
-    given = {"batch": 1.0, **sizes}
-    for name in ("seq", "seq_kv"):
-        if name in model.required and length is not None:
-            given.setdefault(name, length)
-    lengths = {"seq", "seq_kv"} - set(model.required)
-    return {name: value for name, value in given.items() if name not in lengths}
 
 
 def _values(name: str, text: str) -> Any:
@@ -307,7 +281,7 @@ def _kind(name: str) -> type[Layer]:
         if name not in available():
             raise
     raise CostmodelError(
-        f"{name} is a model, not a layer: use `costmodel model {name}` or `costmodel explain {name} --use …`"
+        f"{name} is a model, not a layer: use `costmodel model {name}`, or `explain` or `sweep` with --use"
     )
 
 

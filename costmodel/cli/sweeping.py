@@ -15,6 +15,7 @@ import typer
 
 from costmodel.cli import options as o
 from costmodel.cli import output
+from costmodel.cli.uses import sizes_of_use, used
 from costmodel.errors import CostmodelError, OutputError, SizeError, unknown_name
 from costmodel.files import check_writable, write_whole
 from costmodel.units import render
@@ -76,7 +77,10 @@ Plan = Annotated[bool, typer.Option("--plan", help="Only estimate the points, th
 
 def sweep(
     names: Annotated[
-        list[str], typer.Argument(metavar="LAYER", help="Layers: lstm 'tiled-attention[causal=true]'.")
+        list[str],
+        typer.Argument(
+            metavar="LAYER", help="Layers: lstm 'tiled-attention[causal=true]'; with --use, models."
+        ),
     ],
     machines: o.Machines,
     defines: o.Defines = [],
@@ -90,6 +94,9 @@ def sweep(
         ),
     ] = None,
     settings: o.Settings = [],
+    use: Annotated[
+        str | None, typer.Option(metavar="USE", help="For models: training, prefill or decode.")
+    ] = None,
     device_set: o.DeviceSettings = [],
     rung: o.Rung = None,
     state: o.State = "warm",
@@ -107,7 +114,7 @@ def sweep(
     force: o.Force = False,
     as_json: o.AsJson = False,
 ) -> None:
-    """Predict layers on devices over every combination of sizes.
+    """Predict layers, or with --use models, on devices over every combination of sizes.
 
     A Parquet file is written part by part and may have any number of rows; an interrupted sweep resumes
     when the same command is given again.
@@ -126,9 +133,15 @@ def sweep(
         )
     names, extra = o.layers_and_devices(names)
     _check_names(names)
-    layers = o.layers(names, settings)
     devices = [o.device(name, device_set) for name in (*machines, *extra)]
     sizes = o.sizes(defines)
+    if use is None:
+        layers = o.layers(names, settings)
+    else:
+        models = [used(name, settings, use) for name in names]
+        # A model whose state does not grow takes no length, and is the same for every length.
+        sizes = sizes_of_use("sweep", max(models, key=lambda model: len(model.required)), sizes, use)
+        layers = [*models]
     o.say_what_is_taken_twice(layers, sizes)
     if not (streamed or searched or plan):
         _check_rows(layers, len(devices), sizes)
@@ -237,9 +250,22 @@ def _searched(
 
     with _Meter(grid.points) as meter:
         if best:
-            return least(grid, best, by=_list(by) or (), engine=engine, progress=meter)
+            groups = _list(by) or []
+            return _ordered(least(grid, best, by=groups, engine=engine, progress=meter), groups)
         one, other = _list(pareto) or ("", "")
         return front(grid, one, other, engine=engine, progress=meter)
+
+
+def _ordered(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Return rows in the order of the columns they are grouped by; names stay in the order they came in."""
+    import pandas as pd
+
+    def rank(column: pd.Series[Any]) -> pd.Series[Any]:
+        numeric = pd.api.types.is_numeric_dtype(column)
+        return column if numeric else pd.Series(pd.factorize(column)[0], index=column.index)
+
+    columns = [name for name in by if name in frame]
+    return frame.sort_values(columns, key=rank, kind="stable", ignore_index=True) if columns else frame
 
 
 def _print_plan(

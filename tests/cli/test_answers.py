@@ -320,6 +320,37 @@ def test_sweep_takes_several_devices_after_one_m_and_prints_csv(costmodel):
     assert rows[0]["seconds"] > 0
 
 
+def test_sweep_of_models_takes_a_use_and_either_name_of_the_length(costmodel):
+    """Decoding of Llama and Mamba, whose state has no length, on two devices; beside Python's."""
+    words = ("sweep", "llama-3-8b", "mamba-2.8b", "--use", "decode", "-m", "h200-sxm", "a100-sxm-80gb")
+    words += ("--rung", "bound", "-D", "batch=1,64", "seq=2048", "--set", "weights=int8", "--json")
+    rows = json.loads(costmodel(*words).out)
+    assert len(rows) == 2 * 2 * 2
+    (row,) = (
+        r for r in rows if "llama" in r["layer"] and r["batch"] == 64 and r["device"] == "nvidia/h200-sxm"
+    )
+    model = cm.models.load("llama-3-8b").storing("int8").decode("bf16")
+    wanted = cm.predict(model, "h200-sxm", rung="bound", batch=64, seq_kv=2048)
+    assert row["seconds"] == pytest.approx(wanted.seconds)
+    refused = costmodel("sweep", "lstm", "--use", "decode", "-m", "h200-sxm", "-D", "batch=1")
+    assert (refused.status, refused.err.count("\n")) == (2, 1)
+    without = costmodel("sweep", "llama-3-8b", "-m", "h200-sxm", "-D", "batch=1")
+    assert without.status == 2
+    assert "`sweep` with --use" in without.err
+
+
+def test_the_best_rows_are_in_the_order_of_their_groups(costmodel):
+    """An LSTM needs less energy than attention from some length on, and is first in the grid."""
+    words = ("sweep", "lstm", "tiled-attention", "-m", "h200-sxm", "a100-sxm-80gb", "--rung", "bound", "-D")
+    words += ("seq=64,1024,262144", "batch=1", "hidden=512", "heads=8", "head_dim=64", "--best", "energy_j")
+    rows = json.loads(costmodel(*words, "--by", "seq", "--json").out)
+    assert [row["seq"] for row in rows] == [64, 1024, 262144]
+    assert rows[0]["layer"] == "tiled-attention"
+    assert rows[-1]["layer"] == "lstm"
+    both = json.loads(costmodel(*words, "--by", "device,seq", "--json").out)
+    assert [row["device"] for row in both] == 3 * ["nvidia/h200-sxm"] + 3 * ["nvidia/a100-sxm-80gb"]
+
+
 def test_sweep_has_only_the_requested_columns(costmodel, tmp_path):
     words = ("sweep", "lstm", "-m", "h200-sxm", "--rung", "bound", "-D", "seq=64,128", "batch=1", "hidden=64")
     columns = ("--columns", "seq,layer,seconds")

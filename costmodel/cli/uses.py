@@ -1,0 +1,74 @@
+"""Models where commands take layers: a model in one of its uses, and the sizes of that use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+from costmodel.cli import options as o
+from costmodel.errors import CostmodelError, SizeError, unknown_name
+
+if TYPE_CHECKING:
+    from costmodel.models import Model
+
+#: Uses of a model that are a layer each.
+MODEL_USES = ("training", "prefill", "decode")
+#: Options of a model that --set takes, if its use has them; `costmodel model` has them as options.
+MODEL_OPTIONS = ("dtype", "attention", "recompute")
+#: Options for how a model is stored.
+STORED = {"weights": str, "group": int, "cache": str}
+
+
+def used(name: str, settings: Iterable[str], use: str, tensor: int = 1) -> Model:
+    """Return a model in one of its uses, with its options set.
+
+    Raises
+    ------
+    UnknownNameError, CostmodelError
+        If the use, the model or an option is unknown, or an option does not apply to the use.
+    """
+    from costmodel.layers import classes
+    from costmodel.layers._options import read
+    from costmodel.models import load
+
+    if use not in MODEL_USES:
+        raise unknown_name("use of a model", use, MODEL_USES)
+    if name in classes():
+        raise CostmodelError(f"{name} is a layer, and --use is for models: leave --use out")
+    given = o.pairs(settings, "dtype=fp16")
+    kinds = {option: kind for option, kind in STORED.items() if option in given}
+    stored = {what: read(f"{what} of {name}", given.pop(what), kind) for what, kind in kinds.items()}
+    if stored and use == "training":
+        raise CostmodelError(f"--set {next(iter(stored))} applies to --use prefill and decode only")
+    whole = load(name).tensor_parallel(tensor).storing(**stored)
+    found = getattr(whole, use)
+    known = [option for option in MODEL_OPTIONS if option in signature(found).parameters]
+    for option in given:
+        if option not in known:
+            raise unknown_name(f"option of {name} in {use}", option, [*known, *STORED])
+    made: Model = found(**given)
+    return made
+
+
+def sizes_of_use(command: str, model: Model, sizes: Mapping[str, Any], use: str) -> dict[str, Any]:
+    """Return the sizes that a use takes: one sequence by default; `seq` and `seq_kv` are interchangeable.
+
+    Raises
+    ------
+    SizeError
+        If both lengths are given and the use takes one, or one is given and it takes none.
+    """
+    taken = {"seq", "seq_kv"} & set(model.required)
+    if {"seq", "seq_kv"} <= set(sizes) and len(taken) == 1:
+        raise SizeError(f"{command}: {use} takes one length, -D {taken.pop()}=…; got seq and seq_kv")
+    length = sizes.get("seq", sizes.get("seq_kv"))
+    if length is not None and not taken:
+        named = " and ".join(name for name in ("seq", "seq_kv") if name in sizes)
+        raise SizeError(f"{command}: {model.title} takes no length, its state does not grow; got {named}")
+    given = {"batch": 1.0, **sizes}
+    for name in ("seq", "seq_kv"):
+        if name in model.required and length is not None:
+            given.setdefault(name, length)
+    lengths = {"seq", "seq_kv"} - set(model.required)
+    return {name: value for name, value in given.items() if name not in lengths}
