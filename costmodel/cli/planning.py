@@ -68,8 +68,10 @@ def plan(
     """Find the fastest layout to train a model on many devices.
 
     A layout says how the model is divided (tensor, pipeline, data, experts), what is sharded (ZeRO) and what
-    is recomputed. Only layouts that fit into the memory are listed.
+    is recomputed. Only layouts that fit into the memory are listed. MFU is the share of the peak that the
+    model's own FLOP reach, without recomputation and masked pairs.
     """
+    from costmodel.dtypes import dtype as parse_dtype
     from costmodel.models import load
     from costmodel.parallel import Cluster, stack_of
     from costmodel.parallel import plan as search
@@ -97,6 +99,11 @@ def plan(
     _print(f"{name} on {devices} × {cluster.machine.name}", found, top)
     if tokens is not None:
         print(_whole_training(found["training_days"].iloc[0], tokens, cluster))
+    if parse_dtype(dtype).bytes <= 1:
+        print(
+            f"everything is counted in {dtype}, attention and additions too: a training that keeps these in "
+            "16 bits is slower"
+        )
     print(output.signature(cluster.machine.spec_hash))
 
 
@@ -111,7 +118,7 @@ def _print(what: str, found: pd.DataFrame, top: int) -> None:
     if same:
         print(f"all with {', '.join(f'{_words(name)} {_said(best[name])}' for name in same)}")
     rows = [[*(_said(row[c]) for c in shown), *_answers(row)] for _, row in head.iterrows()]
-    headers = [*map(_words, shown), "step", "tokens/s", "memory", "of peak"]
+    headers = [*map(_words, shown), "step", "tokens/s", "memory", "MFU"]
     output.print_table(headers, rows, left=0)
     shares = {name: float(best[name] / best["seconds"]) for name in map(str, found) if name.endswith("_s")}
     kept = {name.removesuffix("_s"): share for name, share in shares.items() if share > 0.001}

@@ -16,6 +16,7 @@ from costmodel.errors import CostmodelError
 from costmodel.units import in_full
 
 if TYPE_CHECKING:
+    from costmodel.crossing import Crossover
     from costmodel.prediction import Prediction
 
 #: Counts printed for a person, with their units.
@@ -178,7 +179,16 @@ def crossover(
         alike = len(set(said.values())) == 1
         # If they differ, each layer has its own line, so that the constants can be told apart.
         lines = set(said.values()) if alike else [f"{layer}: {words}" for layer, words in said.items()]
-        print("\n".join([*lines, output.signature(device.spec_hash)]))
+        print("\n".join([*lines, *_uneven(found), output.signature(device.spec_hash)]))
+
+
+def _uneven(found: Crossover) -> list[str]:
+    """Return a line of warning if constants were measured for one of two layers only."""
+    guessed = [each["layer"] for each in found.grounds if each["constants_from"] == "none"]
+    if len(guessed) != 1:
+        return []
+    (known,) = (name for name in (found.first, found.second) if name != guessed[0])
+    return [f"no kernel of {guessed[0]} was measured: its time is less certain than that of {known}"]
 
 
 COMMANDS = (

@@ -71,6 +71,14 @@ def test_crossover_states_rung_and_constants_of_each_layer(costmodel):
     assert alike[1] == "rung bound, constants from none"
 
 
+def test_crossover_warns_if_one_layer_was_never_measured(costmodel):
+    words = ("crossover", "mamba-2", "tiled-attention", "-m", "a100-sxm-80gb", "--over", "seq")
+    words += ("-D", "batch=1", "heads=32", "head_dim=64")
+    warning = "no kernel of mamba-2 was measured: its time is less certain than that of tiled-attention\n"
+    assert warning in costmodel(*words).out
+    assert "was measured" not in costmodel(*words, "--rung", "bound").out
+
+
 def test_whole_numbers_of_a_sweep_are_written_without_decimals(costmodel, tmp_path):
     shapes = ("-m", "h200-sxm", "-D", "seq=128,512", "batch=8", "hidden=64", "heads=2", "head_dim=64")
     words = ("sweep", "lstm", "tiled-attention", *shapes)
@@ -508,6 +516,13 @@ def test_plan_states_shared_settings_once_above_its_table(costmodel):
     assert not re.search(r"True|False|e\+", "".join(lines))
     # A single layout has nothing to share.
     assert costmodel(*PLAN, "--top", "1").out.splitlines()[1].startswith("tensor")
+
+
+def test_plan_in_fp8_says_that_all_of_it_is(costmodel):
+    """NVIDIA's FP8 trainings keep attention in 16 bits, and are slower than a plan in fp8 throughout."""
+    assert "MFU" in costmodel(*PLAN).out
+    assert "in 16 bits" not in costmodel(*PLAN).out
+    assert "everything is counted in fp8" in costmodel(*PLAN, "--dtype", "fp8").out
 
 
 def test_predict_states_the_rate_over_links(costmodel):
