@@ -379,6 +379,9 @@ def _print(
         total = sum(table.values())
         rows = [[f"  {n}", output.seconds(t), f"{t / total:.1%}"] for n, t in table.items()]
         output.print_table([f"  {what}", "time", "share"], rows)
+    guessed = dict.fromkeys(part_of(row) for row in p.phases if row["constants_from"] == "none")
+    if guessed and p.rung != "bound" and len(guessed) < len(by_part):
+        print(f"no measured constants for: {', '.join(guessed)}")
     print(output.grounds(p.rung, p.constants_from, p.device.spec_hash))
 
 

@@ -60,7 +60,7 @@ DeviceSettings = Annotated[
     typer.Option(
         "--device-set",
         metavar="FIGURE=VALUE",
-        help="Change the device: hbm='6 TB/s' l2=4x network='50 GB/s'.",
+        help="Change the device: hbm='6 TB/s' l2=4x link=2x network='50 GB/s'.",
     ),
 ]
 Rung = Annotated[

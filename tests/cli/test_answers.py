@@ -181,6 +181,16 @@ def test_predict_states_the_rate_reached_and_its_share(costmodel):
     assert re.search(r"reaches +4.8 TB/s, 100.0% of hbm\n", norm.out)
 
 
+def test_more_than_the_memorys_bandwidth_comes_from_the_cache(costmodel):
+    """34 MB of weights fit into the 96 MB of L2 of an L40S; the datasheet's memory has 864 GB/s."""
+    words = ("predict", "matmul", "-m", "l40s", "-D", "m=16", "n=4096", "k=4096")
+    for state in ("warm", "cold"):
+        answer = json.loads(costmodel(*words, "--state", state, "--json").out)
+        faster = answer["hbm_bytes"] / answer["seconds"] > 864e9
+        assert faster == (state == "warm")
+        assert ("from the cache in part" in costmodel(*words, "--state", state).out) == faster
+
+
 def test_predict_says_what_does_not_fit_the_memory(costmodel):
     """Scores of 65,536² in 16 bits are 8.6 GB a head; T4 has 16 GB."""
     words = ("predict", "dense-attention", "-m", "t4", "--rung", "bound", "--set", "dtype=fp16")

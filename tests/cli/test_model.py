@@ -136,6 +136,13 @@ def test_tensor_parallel_devices_have_equal_shares(costmodel, config):
         assert (refused.status, refused.err.count("\n")) == (2, 1)
 
 
+def test_parts_that_nobody_measured_are_named(costmodel, config):
+    words = ["model", config, "-m", "h200-sxm", "-D", "seq=64", "--use", "decode"]
+    assert "no measured constants" not in costmodel(*words).out
+    assert "\nno measured constants for: between devices\n" in costmodel(*words, "--tensor", "2").out
+    assert "no measured constants" not in costmodel(*words, "--tensor", "2", "--rung", "bound").out
+
+
 def test_recomputation_takes_less_memory_and_more_flops(costmodel, config):
     words = ["model", config, "-m", "h200-sxm", "-D", "seq=512", "--use", "training", "--json"]
     kept, again = (json.loads(costmodel(*words, "--recompute", how).out) for how in ("none", "full"))
