@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -97,13 +97,19 @@ def _print_one(p: Prediction) -> None:
     counts = {name: value for name, value in p.counts.items() if name in SHOWN and value}
     lines += [f"  {name:<15}  {output.count(value, SHOWN[name])}" for name, value in counts.items()]
     rows = [
-        [f"  {row['phase']}", output.seconds(row["seconds"]), row["bound"], row["constants_from"]]
+        [f"  {_named(row)}", output.seconds(row["seconds"]), row["bound"], row["constants_from"]]
         for row in kernels_run(p)
     ]
     print("\n".join(lines))
     if len(rows) > 1:
         output.print_table(["  kernel", "time", "limited by", "constants from"], rows)
     print(_footer(p))
+
+
+def _named(row: Mapping[str, Any]) -> str:
+    """Return a kernel's name and how many times it runs, whose times are added up in its row."""
+    times = row["repeats"]
+    return row["phase"] if times == 1 else f"{row['phase']} × {times:,.4g}"
 
 
 def _reached(p: Prediction) -> str:

@@ -52,6 +52,17 @@ def test_predict_json_is_one_object_with_every_promised_key(costmodel):
     assert answer["shapes"]["seq_kv"] == 8192
 
 
+def test_rounds_that_are_alike_are_counted(costmodel):
+    """Ring Attention on 8 devices: the first round, 6 with a transfer beside them, and the last."""
+    words = ("predict", "ring-attention", "-m", "h200-sxm", "-D", "batch=1", "heads=8", "head_dim=128")
+    out = costmodel(*words, "seq=65536", "devices=8").out
+    assert re.findall(r"^  (attention.*?)  ", out, re.MULTILINE) == [
+        "attention",
+        "attention × 6",
+        "attention",
+    ]
+
+
 def test_kernels_that_do_not_run_are_in_json_alone(costmodel):
     one = ("predict", "lstm", "-m", "h200-sxm", "-D", "batch=8", "hidden=1024", "seq=512")
     assert "layers 2…L" not in costmodel(*one).out
