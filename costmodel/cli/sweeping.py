@@ -114,8 +114,9 @@ def sweep(
     force: o.Force = False,
     as_json: o.AsJson = False,
 ) -> None:
-    """Predict layers, or with --use models, on devices over every combination of sizes.
+    """Predict layers on devices over every combination of sizes.
 
+    With --use, models of the catalogue take the place of layers.
     A Parquet file is written part by part and may have any number of rows; an interrupted sweep resumes
     when the same command is given again.
     """
