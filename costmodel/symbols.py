@@ -81,6 +81,13 @@ GLOSSARY = {
             "bytes that it reads in any case, if operands may be one or rows repeat (default read_bytes)",
             2.0**60,
         ),
+        Size(
+            "least_written_bytes",
+            "b_{lw}",
+            "bytes that it writes in any case, if rows may go to one place (default written_bytes)",
+            2.0**60,
+        ),
+        Size("taps", "T", "places of a convolution's window: width, or width × height (default 1)"),
         Size("stride", "l", "distance between positions that a strided pattern sees; length of its blocks"),
         Size("summary", "c", "positions at a block's end that later blocks see"),
         Size("globals", "g", "tokens that attend to all others, and all others to them"),

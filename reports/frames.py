@@ -58,6 +58,8 @@ SIZES = {
     "read_bytes": "read [B]",
     "written_bytes": "written [B]",
     "least_bytes": "read in any case [B]",
+    "least_written_bytes": "written in any case [B]",
+    "taps": "taps of the window",
 }
 #: A sweep's column of the size `state`; the column ``state`` is cold or warm.
 STATE = "state_size"

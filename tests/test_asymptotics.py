@@ -138,6 +138,7 @@ TYPICAL = {
     "globals": 64, "random": 64, "density": 25, "edges": 200000, "degree": 32, "store": 10**5, "lists": 256,
     "probes": 16, "splits": 8, "q_rank": 128, "kv_rank": 64, "rope_dim": 32, "sram": 200000,
     "onchip": 3 * 10**7, "read_bytes": 10**6, "written_bytes": 10**6, "least_bytes": 10**6,
+    "least_written_bytes": 10**6, "taps": 4,
 }  # fmt: skip
 
 

@@ -83,6 +83,8 @@ def test_traffic_is_at_least_compulsory_at_sizes_of_one_and_two(layer):
     smallest = max(getattr(layer, "groups", 1), getattr(layer, "cut", 1))
     for size in {smallest, max(smallest, 2)}:
         sizes = dict.fromkeys(layer.sizes(), size) | {"sram": 8, "onchip": 1}
+        # A convolution has groups of channels, or groups of several channels, only if it is grouped so.
+        sizes |= {"none": {"batch": 1}, "depthwise": {"k": 1}}.get(getattr(layer, "grouping", ""), {})
         counts = evaluate(layer, **sizes)
         assert counts["hbm_bytes"] >= counts["compulsory_bytes"]
 

@@ -15,10 +15,12 @@ from costmodel.layers._base import Layer
 from costmodel.layers._kernels import Pointwise, stream
 from costmodel.symbols import CeilLog2, symbols
 
-M, N, READ, WRITTEN, LEAST = symbols("m n read_bytes written_bytes least_bytes")
+M, N, READ, WRITTEN, LEAST, LEAST_WRITTEN = symbols(
+    "m n read_bytes written_bytes least_bytes least_written_bytes"
+)
 
-#: Operations that only move: nothing is computed.
-MOVES = ("copy", "cast", "concatenate", "gather", "fill")
+#: Operations of which only the moves are counted.
+MOVES = ("copy", "cast", "concatenate", "gather", "scatter", "fill", "integer")
 #: Arithmetic per element of the table, by operation.
 OPERATIONS: Mapping[str, Pointwise] = {
     **dict.fromkeys(MOVES, Pointwise(0, 0, 0)),
@@ -42,9 +44,10 @@ class MemoryPass(Layer):
     Parameters
     ----------
     op : str
-        ``copy``, ``cast``, ``concatenate``, ``gather`` and ``fill`` (which reads nothing) only move;
-        ``arithmetic`` (one operation per element), ``multiply-add`` (x + v·a·b), ``function`` (one root,
-        exponential or the like), ``dropout``, ``sum`` (or maximum) and ``scatter-add`` compute.
+        ``copy``, ``cast``, ``concatenate``, ``gather``, ``scatter`` and ``fill`` (which reads nothing) only
+        move, and of ``integer`` (arithmetic on whole numbers) only the moves are counted; ``arithmetic`` (one
+        operation per element), ``multiply-add`` (x + v·a·b), ``function`` (one root, exponential or the
+        like), ``dropout``, ``sum`` (or maximum) and ``scatter-add`` compute.
     in_place : bool
         Whether the result replaces part of what is read: a cache then saves both the read and the write.
     """
@@ -52,9 +55,15 @@ class MemoryPass(Layer):
     name: ClassVar[str] = "memory-pass"
     family: ClassVar[str] = "memory-bound"
     source: ClassVar[str] = "first principles: each byte of the operands and of the result moves once"
-    not_counted: ClassVar[str] = "conversions of formats; random numbers; additions that collide"
+    not_counted: ClassVar[str] = (
+        "conversions of formats; arithmetic on whole numbers; random numbers; additions that collide"
+    )
     required: ClassVar[tuple[str, ...]] = ("m", "n", "written_bytes")
-    defaults: ClassVar[dict[str, str | int]] = {"read_bytes": "written_bytes", "least_bytes": "read_bytes"}
+    defaults: ClassVar[dict[str, str | int]] = {
+        "read_bytes": "written_bytes",
+        "least_bytes": "read_bytes",
+        "least_written_bytes": "written_bytes",
+    }
     directions: ClassVar[tuple[str, ...]] = ("fwd",)
 
     op: str = "copy"
@@ -66,14 +75,16 @@ class MemoryPass(Layer):
         self.check_options(op=OPERATIONS)
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """Check that no more has to be read than is read, and that what is replaced is read."""
+        """Check that no more has to move than moves, and that what is replaced is read."""
+        if np.any(sizes["least_written_bytes"] > sizes["written_bytes"]):
+            raise SizeError(f"{self.name}: least_written_bytes must be no more than written_bytes")
         if self.op == "fill":
             return
         if np.any(sizes["least_bytes"] > sizes["read_bytes"]):
             raise SizeError(f"{self.name}: least_bytes must be no more than read_bytes")
-        if self.in_place and np.any(sizes["written_bytes"] > sizes["least_bytes"]):
+        if self.in_place and np.any(sizes["least_written_bytes"] > sizes["least_bytes"]):
             raise SizeError(
-                f"{self.name} with in_place=true: written_bytes must be no more than least_bytes: "
+                f"{self.name} with in_place=true: least_written_bytes must be no more than least_bytes: "
                 "what is replaced is read"
             )
 
@@ -101,12 +112,12 @@ class MemoryPass(Layer):
         return (replace(one, direction="fwd"),)
 
     def tensors(self) -> Tensors:
-        """What has to be read whatever the operands are, and the result."""
+        """What has to be read and written whatever the operands are."""
         if self.op == "fill":
-            return Tensors(inputs=ZERO, outputs=WRITTEN)
+            return Tensors(inputs=ZERO, outputs=LEAST_WRITTEN)
         if self.in_place:
-            return Tensors(inputs=LEAST - WRITTEN, updated=WRITTEN, outputs=ZERO)
-        return Tensors(inputs=LEAST, outputs=WRITTEN)
+            return Tensors(inputs=LEAST - LEAST_WRITTEN, updated=LEAST_WRITTEN, outputs=ZERO)
+        return Tensors(inputs=LEAST, outputs=LEAST_WRITTEN)
 
     def kept(self) -> sp.Expr:
         """Nothing: it runs forward alone."""

@@ -58,6 +58,14 @@ CHANNELS = _sizes(
     (2, 16, 4, 2, 4),
     (2, 1, 8, 6, 9),
 )
+PLACES = _sizes(
+    "batch m n k taps read_bytes written_bytes least_bytes",
+    (1, 33, 5, 8, 9, 9000, 5000, 4000),
+    (1, 20, 6, 7, 2, 90, 50, 80),  # fewer bytes than its weights have
+    (1, 17, 3, 1, 4, 700, 600, 700),
+    (6, 65, 2, 1, 25, 40000, 30000, 9),
+    (4, 21, 2, 1, 3, 100, 60, 50),
+)
 VALUE_HEADS = _sizes(
     "batch seq heads kv_heads head_dim",
     (3, 7, 2, 6, 5),
@@ -132,6 +140,16 @@ def _convolution() -> Options:
     yield "causal-conv1d", {"decode": True}, CHANNELS
 
 
+def _implicit() -> Iterator[tuple[Layer, Points]]:
+    """Yield convolutions that state their bytes; several groups of channels only where they are grouped."""
+    for grouping, transposed in product(("none", "grouped", "depthwise"), (False, True)):
+        points = {"none": PLACES[:3], "grouped": PLACES, "depthwise": PLACES[2:]}[grouping]
+        for direction in ("fwd", "bwd", "bwd_data", "bwd_weights"):
+            options = {"grouping": grouping, "transposed": transposed, "direction": direction}
+            yield get("implicit-conv")(**options), points
+    yield get("implicit-conv")(dtype="fp64", direction="bwd"), PLACES[:3]
+
+
 def _linear() -> Options:
     for name in ("retnet", "gla", "mlstm"):
         for options in ({}, {"convention": "torch"}, {"form": "recurrent"}):
@@ -158,3 +176,4 @@ def family_cases() -> Iterator[tuple[Layer, Points]]:
         if name not in done:
             done.add(name)
             yield layer(**options, dtype="fp64", direction="fwd"), points
+    yield from _implicit()

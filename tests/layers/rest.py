@@ -36,7 +36,10 @@ TURNED = _sizes("batch seq heads kv_heads head_dim", (3, 5, 6, 2, 8), (2, 9, 4, 
 TABLE = _sizes("m n", (7, 12), (33, 5), (4, 17), (65, 2))
 NUMBERS = _sizes("params tensors", (35, 3), (64, 9), (2, 5))
 MOVED = _sizes(
-    "m n read_bytes written_bytes least_bytes", (7, 12, 211, 90, 130), (33, 5, 77, 77, 77), (4, 17, 99, 3, 5)
+    "m n read_bytes written_bytes least_bytes least_written_bytes",
+    (7, 12, 211, 90, 130, 60),
+    (33, 5, 77, 77, 77, 77),
+    (4, 17, 99, 30, 5, 2),
 )
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "gelu-tanh", "silu")
@@ -82,7 +85,9 @@ def rest_cases(block: Points) -> Iterator[tuple[Layer, Points]]:
             done.add(name)
             for dtype in ("fp64", "fp8"):
                 yield get(name)(**options, dtype=dtype, direction="fwd+bwd"), points
-    for op in ("copy", "cast", "concatenate", "gather", "fill", "arithmetic", "multiply-add", "function"):
+    for op in ("copy", "cast", "concatenate", "gather", "scatter", "fill", "integer"):
+        yield get("memory-pass")(op=op), MOVED
+    for op in ("arithmetic", "multiply-add", "function"):
         yield get("memory-pass")(op=op), MOVED
     for op in ("scatter-add", "dropout", "sum", "fill"):
         yield get("memory-pass")(op=op, dtype="fp32", in_place=True), MOVED

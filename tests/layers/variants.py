@@ -24,6 +24,8 @@ MASKED = _sizes(
     (3, 2, 2, 24, 5, 7, 3, 15, 20, 4, 30, 6, 2),
     (3, 4, 2, 1, 5, 7, 2, 3, 1, 1, 30, 2, 1),
     (6, 3, 1, 8, 2, 48, 9, 30, 10, 11, 23, 12, 3),
+    # A window nearly as long as the sequence, in many blocks: which of the two is shorter decides.
+    (6, 9, 3, 64, 5, 7, 2, 61, 1, 8, 30, 11, 4),
 )
 #: Many blocks, few of them global.
 BLOCKS = _sizes(

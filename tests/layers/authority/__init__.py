@@ -57,6 +57,7 @@ AUTHORITY: dict[str, Callable[[dict[str, Any], dict[str, int]], Expected]] = {
     **{name: partial(gated.gated, name) for name in gated.MATRICES},
     "conv": convolution.conv,
     "separable-conv": convolution.separable,
+    "implicit-conv": convolution.implicit,
     "causal-conv1d": convolution.causal,
     "gated-delta-net": delta.gated_delta_net,
     "slstm": exponential.slstm,

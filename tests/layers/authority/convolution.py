@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from functools import cache
 from typing import Any
 
@@ -135,4 +136,44 @@ def causal(o: dict[str, Any], s: Sizes) -> Expected:
         kept=x,
         path=stacked(n, k, dilated=False),
         parameters=k * d,
+    )
+
+
+def implicit(o: dict[str, Any], s: Sizes) -> Expected:
+    """A window of T taps at m places: G groups of n × k channels, 2 FLOP each; bytes as they are stated."""
+    w, g = WIDTH[o["dtype"]], s["batch"]
+    m, n, k, taps = (s[x] for x in ("m", "n", "k", "taps"))
+    flops = 2 * sum(multiply_adds(m, k, n, taps, 1) for _ in range(g))
+    weights, positions = w * g * n * k * taps, w * g * m * n
+    read, written = s["read_bytes"], s["written_bytes"]
+
+    def one(rows: int, cols: int, inner: int, read: Any, write: Any) -> Kernel:
+        if o["grouping"] == "depthwise":
+            of = w * m * g * n
+            sizes = {"rows": m, "cols": g * n, "reads": Fraction(read) / of, "writes": Fraction(write) / of}
+            return Kernel(vector=flops, read=read, write=write, depth=dot_depth(inner), sizes=sizes)
+        plain = product(w, rows, cols, inner, times=g)
+        assert plain.matrix == flops
+        return replace(plain, read=read, write=write)
+
+    def gather(read: Any, write: Any) -> Kernel:
+        return one(m, n, k * taps, read, write)
+
+    def scatter(read: Any, write: Any) -> Kernel:
+        return one(m, k, n * taps, read, write)
+
+    def of_weights(read: Any, write: Any) -> Kernel:
+        return one(n, k * taps, m, read, write)
+
+    forward, of_input = (scatter, gather) if o["transposed"] else (gather, scatter)
+    # The output's gradient lies at the places, or, of a transposed convolution, is what else is read.
+    grad = max(read - weights - positions, 0) if o["transposed"] else positions
+    kernels = {
+        "fwd": (forward(read, written),),
+        "bwd": (of_input(grad + weights, written - weights), of_weights(read - weights, weights)),
+        "bwd_data": (of_input(read, written),),
+        "bwd_weights": (of_weights(read, written),),
+    }[o["direction"]]
+    return Expected(
+        kernels=kernels, inputs=s["least_bytes"], outputs=written, kept=0, parameters=g * n * k * taps
     )

@@ -129,13 +129,14 @@ PASSES: dict[str, tuple[int, Callable[..., Counted]]] = {
 
 def memory_pass(options: dict[str, Any], s: Sizes) -> Expected:
     """Expect the bytes that are stated; what is replaced is state, of which a cache saves both ways."""
-    w, elements, written = WIDTH[options["dtype"]], s["m"] * s["n"], s["written_bytes"]
+    w, elements = WIDTH[options["dtype"]], s["m"] * s["n"]
+    written, always = s["written_bytes"], s["least_written_bytes"]
     operands, program = PASSES.get(options["op"], (0, None))
     counts = vars(tally(program, *[0.7] * operands)) if program else {"depth": 0}
     if options["op"] == "sum":
         counts["depth"] = log2_ceil(elements)
     read, least = (0, 0) if options["op"] == "fill" else (s["read_bytes"], s["least_bytes"])
-    replaced = written if options["in_place"] and read else 0
+    replaced = always if options["in_place"] and read else 0
     kernel = Kernel(
         vector=counts.get("vector", 0) * elements,
         special=counts.get("special", 0) * elements,
@@ -150,7 +151,7 @@ def memory_pass(options: dict[str, Any], s: Sizes) -> Expected:
         },
     )
     return Expected(
-        kernels=(kernel,), inputs=least - replaced, updated=replaced, outputs=written - replaced, kept=0
+        kernels=(kernel,), inputs=least - replaced, updated=replaced, outputs=always - replaced, kept=0
     )
 
 
