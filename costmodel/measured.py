@@ -23,6 +23,7 @@ from costmodel.layers.causal_conv1d import CausalConv1d
 from costmodel.layers.decode_attention import DecodeAttention
 from costmodel.layers.eager_transformer import EagerTransformer
 from costmodel.layers.gated_delta_net import GatedDeltaNet
+from costmodel.layers.implicit_conv import ImplicitConv
 from costmodel.layers.matmul import Matmul
 from costmodel.layers.memory_pass import OPERATIONS as PASS_OPERATIONS
 from costmodel.layers.memory_pass import MemoryPass
@@ -159,6 +160,19 @@ def _delta_net(form: str) -> Operation:
     )
 
 
+def _implicit_conv(grouping: str) -> Operation:
+    stated = ("m", "n", "k", "taps", "read_bytes", "written_bytes", "least_bytes")
+    return Operation(
+        columns=({} if grouping == "none" else {"b": "batch"}) | {name: name for name in stated},
+        layer=lambda dtype, row: ImplicitConv(
+            dtype=dtype, direction=_direction(row), grouping=grouping, transposed=_flag(row, "transposed")
+        ),
+        one={"b": "a convolution in groups, which op convolution_grouped names"}
+        if grouping == "none"
+        else {},
+    )
+
+
 def _convolution(decode: bool) -> Operation:
     columns = {"batch": "batch", "seq_q": "seq", "n": "d_model", "k": "k"}
     return Operation(columns=columns, layer=_plain(CausalConv1d, decode=decode))
@@ -167,7 +181,7 @@ def _convolution(decode: bool) -> Operation:
 def _pass(op: str) -> Operation:
     return Operation(
         columns={"m": "m", "n": "n", "written_bytes": "written_bytes"},
-        optional={"read_bytes": "read_bytes", "least_bytes": "least_bytes"},
+        optional={name: name for name in ("read_bytes", "least_bytes", "least_written_bytes")},
         layer=lambda dtype, row: MemoryPass(
             dtype=dtype, direction=_direction(row), op=op, in_place=_flag(row, "in_place")
         ),
@@ -198,6 +212,9 @@ OPERATIONS_MEASURED: dict[str, Operation] = {
         for op in OPERATIONS
     },
     **{name: _pass(op) for name, op in PASSES.items()},
+    "convolution": _implicit_conv("none"),
+    "convolution_grouped": _implicit_conv("grouped"),
+    "convolution_depthwise": _implicit_conv("depthwise"),
     "gdn_chunk_prefill": _delta_net("chunked"),
     "gdn_recurrent_decode": _delta_net("recurrent"),
     "causal_conv1d_prefill": _convolution(decode=False),
@@ -236,6 +253,7 @@ STATIC = (
     "recurrent_only",
     "in_place",
     "shared",
+    "transposed",
 )
 #: Columns with numbers: sizes, thread blocks of the launch (``grid``), measured times.
 NUMERIC = (

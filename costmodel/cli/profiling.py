@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 #: So many operations without a prediction are named, those that take most time.
 OTHERS = 5
 #: So many reasons are given.
-REASONS = 2
+REASONS = 3
+#: What a row's direction is called.
+_DIRECTIONS = {"bwd": "backward", "bwd_data": "input gradient", "bwd_weights": "weight gradient"}
 
 
 def profile(
@@ -72,10 +74,11 @@ def _called(row: Mapping[Hashable, Any], *, exactly: bool = False) -> str:
     from costmodel.measured import PASSES
 
     op = row["op"]
-    words = [PASSES.get(op, op), row["dtype"], *(["backward"] if row.get("direction") == "bwd" else [])]
+    words = [PASSES.get(op, op), row["dtype"], _DIRECTIONS.get(str(row.get("direction")), "")]
+    words += ["transposed"] if row.get("transposed") is True else []
     if exactly or op in PASSES:
         words.append(f"({row['torch_op']})")
-    return " ".join(words)
+    return " ".join(filter(None, words))
 
 
 def _short(name: str) -> str:
@@ -94,7 +97,8 @@ def _sizes(row: Mapping[Hashable, Any]) -> str:
         read = output.count(row["read_bytes"], "bytes") if pd.notna(row.get("read_bytes")) else "nothing"
         return f"m={row['m']} n={row['n']}: {read} in, {output.count(row['written_bytes'], 'bytes')} out"
     of = OPERATIONS_MEASURED[row["op"]]
-    known = {name: row[name] for name in (*of.columns, *of.optional) if pd.notna(row.get(name))}
+    named = [name for name in (*of.columns, *of.optional) if not name.endswith("_bytes")]
+    known = {name: row[name] for name in named if pd.notna(row.get(name))}
     return output.sizes(known) + (" bidirectional" if row.get("bidirectional") is True else "")
 
 

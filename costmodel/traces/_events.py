@@ -49,6 +49,9 @@ class Op:
         The operation that called it.
     kernels : list of Kernel
         What it launched itself.
+    memory : list of tuple of int
+        Address and bytes of what it, and the operations it called, allocated on the host; with minus what
+        they freed. Empty unless the trace records memory (``profile_memory=True``).
     """
 
     name: str
@@ -61,6 +64,18 @@ class Op:
     own: int
     parent: Op | None = None
     kernels: list[Kernel] = field(default_factory=list)
+    memory: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def allocated(self) -> int:
+        """Memory on the host that it leaves behind: its results, if it keeps nothing else [bytes]."""
+        held: dict[int, int] = {}
+        for address, size in self.memory:
+            if size > 0:
+                held[address] = size
+            else:
+                held.pop(address, None)
+        return sum(held.values())
 
     @property
     def seconds(self) -> float:
@@ -159,8 +174,9 @@ def read(path: Path) -> Trace:
     if on_gpu and processes > 1:
         # Each numbers its operations from 1: which of them a kernel belongs to is not to be told.
         raise TableError(f"{path}: {processes} processes in one trace; wanted a trace for each")
+    memory = [event for event in events if _is_memory(event)]
     launched = {_args(event).get("correlation"): event for kind in LAUNCHES for event in kinds[kind]}
-    ops, by_id = _ops(calls)
+    ops, by_id = _ops(calls, memory)
     gpus = _gpus(found)
     return Trace(
         ops,
@@ -199,6 +215,15 @@ def _is_timed(event: Any) -> bool:
     )
 
 
+def _is_memory(event: Any) -> bool:
+    """Tell what allocated or freed memory of the host: a mark without a duration."""
+    if not isinstance(event, dict) or event.get("name") != "[memory]":
+        return False
+    args, time = _args(event), event.get("ts")
+    numbers = all(isinstance(args.get(name), int) for name in ("Addr", "Bytes"))
+    return numbers and args.get("Device Type") == 0 and isinstance(time, int | float) and math.isfinite(time)
+
+
 def _args(event: Event) -> Event:
     """Return what an event says beside its times: on AMD a kernel that no operation launched says nothing."""
     args = event.get("args")
@@ -210,15 +235,18 @@ def _ns(microseconds: float) -> int:
     return round(microseconds * 1000)
 
 
-def _ops(calls: Iterable[Event]) -> tuple[list[Op], dict[Any, Op]]:
+def _ops(calls: Iterable[Event], memory: Iterable[Event]) -> tuple[list[Op], dict[Any, Op]]:
     """Return the operations, callers first, and by External id; a thread's events are nested by time."""
     threads: dict[tuple[str, str], list[tuple[Op, Any]]] = defaultdict(list)
     for event in calls:
-        thread = str(event.get("pid")), str(event.get("tid"))
-        threads[thread].append((_op(event), _args(event).get("External id")))
+        threads[_thread(event)].append((_op(event), _args(event).get("External id")))
+    changes: dict[tuple[str, str], list[Event]] = defaultdict(list)
+    for event in memory:
+        changes[_thread(event)].append(event)
     found: list[Op] = []
     by_id: dict[Any, Op] = {}
-    for thread_calls in threads.values():
+    for thread, thread_calls in threads.items():
+        first = len(found)
         running: list[Op] = []
         # Of two that begin together the longer one is the caller.
         for op, number in sorted(thread_calls, key=lambda call: (call[0].start, -call[0].end)):
@@ -231,7 +259,26 @@ def _ops(calls: Iterable[Event]) -> tuple[list[Op], dict[Any, Op]]:
             found.append(op)
             if isinstance(number, int) and number:  # 0 stands for none
                 by_id[number] = op
+        _note_memory(found[first:], changes[thread])
     return found, by_id
+
+
+def _thread(event: Event) -> tuple[str, str]:
+    return str(event.get("pid")), str(event.get("tid"))
+
+
+def _note_memory(ops: list[Op], changes: list[Event]) -> None:
+    """Note what the operations of a thread, callers first, allocated and freed while they ran."""
+    waiting, running = iter([*ops, None]), list[Op]()
+    coming = next(waiting)
+    for event in sorted(changes, key=lambda each: each["ts"]):
+        now, args = _ns(event["ts"]), _args(event)
+        while coming and coming.start <= now:
+            running.append(coming)
+            coming = next(waiting)
+        running = [op for op in running if now <= op.end]
+        for op in running:
+            op.memory.append((args["Addr"], args["Bytes"]))
 
 
 def _op(event: Event) -> Op:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from costmodel.traces import _passes
+from costmodel.traces import _convolutions, _passes
 from costmodel.traces._events import Op
-from costmodel.traces._passes import DTYPES
+from costmodel.traces._operands import DTYPES, is_sparse, operand
 
 Row = dict[str, Any]
 Reader = Callable[[Op], Row | None]
@@ -41,8 +41,8 @@ def first_dtype(op: Op) -> str | None:
 def _sides(op: Op, place: int) -> tuple[int, ...]:
     """Return the shape of one input, which has to be a tensor of floats with at least one element."""
     shape = tuple(int(side) for side in op.inputs[place])
-    if 0 in shape or not shape or op.types[place] not in DTYPES:
-        raise ValueError(f"input {place} of {op.name} is no tensor of floats")
+    if 0 in shape or not shape or op.types[place] not in DTYPES or is_sparse(op, place):
+        raise ValueError(f"input {place} of {op.name} is no dense tensor of floats")
     return shape
 
 
@@ -79,10 +79,15 @@ def _batched(a: int, op: Op) -> Row:
 
 
 def _attention(kernel: str, query: int, causal: int, mask: int | None, direction: str, op: Op) -> Row | None:
-    """Attention over (batch, heads, length, head_dim): where the query and the flag are, and a mask."""
-    if mask is not None and op.inputs[mask]:
-        return None
+    """Attention over (batch, heads, length, head_dim): where the query and the flag are, and a mask.
+
+    A mask leaves out no work in these kernels. It is not counted, and must be small beside what is.
+    """
     batch, heads, seq_q, head_dim = _shape(op, query)
+    if mask is not None and op.inputs[mask]:
+        beside = sum(operand(op, place).elements for place in (query, query + 1))
+        if operand(op, mask).elements > beside:
+            return None
     keys = _, kv_heads, seq_kv, _ = _shape(op, query + 1)
     is_causal = _flag(op, causal)
     if keys[::3] != (batch, head_dim) or _shape(op, query + 2) != keys or (is_causal and seq_q != seq_kv):
@@ -168,6 +173,22 @@ def _recurrent(name: str, op: Op) -> Row | None:
     }
 
 
+def _recurrent_gradient(op: Op) -> Row | None:
+    """The gradient of one recurrent layer in one direction, as oneDNN computes it: of inputs and weights."""
+    name = {"2": "lstm", "3": "gru"}.get(op.values[14])
+    (seq, batch, width), hidden = _shape(op, 0), int(op.values[15])
+    if name is None or tuple(op.inputs[2])[1:] != (hidden,):
+        return None
+    sizes = {"batch": batch, "seq": seq, "input": width, "hidden": hidden, "num_layers": 1}
+    return {"op": name, "direction": "bwd", "dtype": _dtype(op, 0), **sizes, "bidirectional": False}
+
+
+def _whole_product(op: Op) -> Row:
+    """A product of whole numbers of 8 bits."""
+    (m, k), (_, n) = op.inputs[0], op.inputs[1]
+    return {"op": "gemm", "dtype": {"signed char": "int8"}[op.types[0]], "m": m, "n": n, "k": k}
+
+
 def _table(shape: tuple[int, ...]) -> Row:
     """Return a tensor as rows of its last dimension."""
     return {"m": math.prod(shape[:-1]), "n": shape[-1]}
@@ -200,6 +221,8 @@ READERS: dict[str, Reader] = {
     "aten::_scaled_mm": partial(_matmul, 0),
     "aten::bmm": partial(_batched, 0),
     "aten::baddbmm": partial(_batched, 1),
+    "aten::_int_mm": _whole_product,
+    **_convolutions.READERS,
     **{f"aten::{name}": partial(_softmax, 0, "fwd") for name in ("_softmax", "_log_softmax")},
     **{f"aten::{name}_backward_data": partial(_softmax, 1, "bwd") for name in ("_softmax", "_log_softmax")},
     "aten::native_layer_norm": partial(_norm, "layernorm", 0, "fwd"),
@@ -210,6 +233,7 @@ READERS: dict[str, Reader] = {
     "aten::lstm": partial(_recurrent, "lstm"),
     "aten::gru": partial(_recurrent, "gru"),
     "aten::rnn_tanh": partial(_recurrent, "rnn"),
+    "aten::mkldnn_rnn_layer_backward": _recurrent_gradient,
     **_with_in_place({f"aten::{name}": partial(_unary, name, "fwd") for name in _UNARY}),
     "aten::threshold_backward": partial(_unary, "relu", "bwd"),
     **{f"aten::{name}_backward": partial(_unary, name, "bwd") for name in _ACTIVATIONS},

@@ -22,7 +22,7 @@ ON_GPU, ON_CPU = "kernel-time", "perf_counter-median"
 #: Recurrences, whose steps wait for one another: what counts is when the last one ends.
 _IN_STEPS = ("rnn", "lstm", "gru")
 #: Operations with products of matrices, by the beginning of their names.
-_PRODUCTS = ("gemm", "bmm", "attention_", *_IN_STEPS)
+_PRODUCTS = ("gemm", "bmm", "attention_", "convolution", *_IN_STEPS)
 
 
 @typed
@@ -154,7 +154,8 @@ def _multiplied(found: dict[str, Any] | None, run: list[Kernel]) -> tuple[dict[s
         return found, ""
     if _rounding.rounded(run):
         return {**found, "dtype": "tf32"}, ""
-    unclear = _rounding.unclear(run)
+    convolves = found["op"].startswith("convolution")
+    unclear = (_rounding.unclear_convolution if convolves else _rounding.unclear)(run)
     return (None if unclear else found), unclear
 
 

@@ -9,12 +9,12 @@ from typing import Any
 Event = dict[str, Any]
 
 
-def record(path: Path, program: Callable[[], object], *, shapes: bool = True) -> Path:
+def record(path: Path, program: Callable[[], object], *, shapes: bool = True, memory: bool = False) -> Path:
     """Write the trace of a program that runs on this CPU."""
     profiling = importlib.import_module("torch.profiler")
     program()  # what is done once alone is not measured
     activities = [profiling.ProfilerActivity.CPU]
-    with profiling.profile(activities=activities, record_shapes=shapes) as profiler:
+    with profiling.profile(activities=activities, record_shapes=shapes, profile_memory=memory) as profiler:
         program()
     profiler.export_chrome_trace(str(path))
     return path

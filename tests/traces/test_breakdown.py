@@ -83,7 +83,8 @@ def test_the_command_says_where_the_time_went(trace, capsys):
     assert "m=4096 n=2048 k=4096" in lines[1]
     assert lines[1].endswith("slower")
     assert "with a prediction 92.3 % of it" in out  # 12 of 13 parts
-    assert lines[-1] == "not predicted: aten::sort 7.7 %"
+    assert lines[-2] == "not predicted: aten::sort 7.7 %"
+    assert lines[-1].endswith("a sort or a selection passes over its input depends on the values")
 
 
 def test_fewer_rows_are_listed_on_request(trace, capsys):
