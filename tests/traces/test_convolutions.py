@@ -139,6 +139,19 @@ def test_no_measurement_here_is_below_the_lower_bound(torch, tmp_path):
         assert (known["lower_s"] <= known["latency_s"]).all()
 
 
+def test_depthwise_ones_are_passes_on_a_gpu_and_thin_products_on_a_cpu(torch, tmp_path):
+    """A pass on a CPU is timed by its elements and bytes, whatever the taps."""
+    x, w, call = _case(torch, "depthwise")
+    (row,) = _rows(record(tmp_path / "cpu.json", call))
+    assert (row["op"], row["b"], row["n"], row["k"]) == ("convolution_grouped", 6, 2, 1)
+    shapes = fp32(*x.shape), fp32(*w.shape)
+    sides = (number("[1, 1]"), number("[1, 1]"), number("[1, 1]"), number("False"), number("[0, 0]"))
+    event = op("aten::convolution", 0, 9, 1, *shapes, NONE, *sides, number("6"))
+    run = kernel("void at::native::conv_depthwise2d_forward_kernel<3, float, int>(…)", 20, 5, 1)
+    (row,) = read_trace(write(tmp_path / "gpu.json", [event, run], H200)).to_dict("records")
+    assert (row["op"], row["b"], row["n"], row["k"]) == ("convolution_depthwise", 6, 2, 1)
+
+
 def test_windows_in_the_padding_are_not_described(torch, tmp_path):
     """Their results are 0 without any multiplication."""
     x, w = torch.randn(1, 2, 8, 8), torch.randn(4, 2, 3, 3)
