@@ -220,7 +220,7 @@ def _score_group(
         good = reasons == ""
         answers["reason"][index[~good]] = reasons[~good]
         whose = framework(static.get("framework"))[0]
-        implementation = (whose, harness(static.get("timer")), _text(static.get("kernel")))
+        implementation = (whose, harness(static.get("timer")), static.get("kernel") or None)
         predicted = partial(measured_as, implementation, layer, device, rung=rung)
         part = {name: values[good] for name, values in sizes.items()}
         _answer(partial(bind, layer), predicted, part, index[good], answers)
@@ -275,10 +275,6 @@ def _refusals(check: Callable[[Sizes], object], sizes: Sizes) -> NDArray[np.obje
     if len(first):
         halve(0, len(first))
     return reasons[groups]
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None or pd.isna(value) or value == "" else str(value)
 
 
 def _write(prediction: Prediction, index: Places, answers: dict[str, Any]) -> None:
@@ -363,7 +359,7 @@ def summary(scored: pd.DataFrame) -> pd.DataFrame:
     under = np.where(valid & scored["lower_s"].notna(), 100.0 * (scored["lower_s"] > measured), np.nan)
     names = scored[cell].astype(object).where(scored[cell].notna(), "").astype(str)
     frame = names.assign(error=error, ape=np.abs(error), under=under)
-    grouped = frame.groupby(cell, sort=True, observed=True)
+    grouped = frame.groupby(cell)
     return pd.DataFrame(
         {
             "rows": grouped.size(),

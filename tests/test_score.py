@@ -1,5 +1,7 @@
 """Scoring tables of measured kernels: each row is the prediction of its layer, wherever the row stands."""
 
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +169,22 @@ def test_op_and_columns_are_the_layer_and_its_sizes(row, layer):
     assert [scored["seconds"][0], scored["lower_s"][0]] == pytest.approx([p.seconds, p.lower_s], rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("op", "flag", "layer"),
+    [
+        ("elementwise_mul", "in_place", cm.Elementwise(op="mul", in_place=True)),
+        ("elementwise_mul", "shared", cm.Elementwise(op="mul", shared=True)),
+        ("pass_arithmetic", "in_place", cm.layers.get("memory-pass")(op="arithmetic", in_place=True)),
+    ],
+)
+def test_operands_that_are_one_table_lower_the_bound(op, flag, layer):
+    """Of three tables that H200's cache cannot hold, two are the same: less has to move."""
+    row = {"gpu": "h200-sxm", "dtype": "bf16", "op": op, "m": 65536, "n": 1024, "written_bytes": 2**27}
+    one, two = score(pd.DataFrame([row | {flag: told} for told in (True, False)]))["lower_s"]
+    sizes = {name: row[name] for name in layer.required}
+    assert one == cm.predict(layer, "h200-sxm", sizes).lower_s < two
+
+
 def test_device_is_the_same_by_name_alias_or_file():
     """torch's stack of layers is cuDNN's wavefront on NVIDIA's GPUs, however the device is named."""
     path = Path(cm.hardware.__file__).parent / "nvidia" / "h200-sxm.yaml"
@@ -197,6 +215,9 @@ def test_a_convolution_may_be_given_by_its_tokens():
     assert score(text)["seconds"].equals(scored["seconds"])
     alone = score(table.iloc[[1, 8]].drop(columns=["batch", "seq_q"]))
     assert list(alone["seconds"]) == list(scored["seconds"][[1, 8]])
+    for row, lacking in ((5, "seq_q"), (6, "batch")):
+        (known,) = score(table.iloc[[row]].drop(columns=lacking))["seconds"]
+        assert known == scored["seconds"][row]
 
 
 def test_timer_or_the_name_of_a_harness_gives_the_harness():
@@ -352,26 +373,30 @@ def test_flag_is_yes_or_no_and_anything_else_has_a_reason(flag):
     assert scored["reason"].iloc[-1] == f"{flag}: wanted true or false, got 'maybe'"
 
 
-@pytest.mark.parametrize(
-    ("op", "sizes"),
-    [
-        ("gdn_chunk_prefill", {"batch": 2, "seq_q": 512, "heads_q": 8, "heads_kv": 16, "head_dim": 128}),
-        ("gdn_recurrent_decode", {"batch": 2, "seq_q": 1, "heads_q": 8, "heads_kv": 16, "head_dim": 128}),
-        ("causal_conv1d_prefill", {"batch": 2, "seq_q": 2048, "n": 2048, "k": 4}),
-        ("causal_conv1d_decode", {"batch": 16, "seq_q": 1, "n": 2048, "k": 4}),
-        ("attention_decode", {"batch": 2, "seq_kv": 512, "heads_q": 8, "head_dim": 128}),
-    ],
-)
-def test_direction_is_predicted_or_refused(op, sizes):
+#: A value of every column that some op needs.
+NEEDS = {
+    "b": 2, "batch": 2, "seq": 512, "seq_q": 512, "seq_kv": 512, "heads_q": 8, "head_dim": 128, "m": 512,
+    "n": 1024, "k": 4, "hidden": 256, "d_model": 1024, "n_layers": 2, "vocab": 1000, "written_bytes": 2**20,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("op", measured.OPERATIONS_MEASURED)
+def test_direction_is_predicted_or_refused(op):
     """A backward pass must not silently be timed as a forward one."""
-    row = {"gpu": "b200-sxm", "op": op, "dtype": "bf16", **sizes}
+    row = {"gpu": "b200-sxm", "op": op, "dtype": "fp8" if "fp8" in op else "bf16"}
+    row |= {column: NEEDS[column] for column in measured.OPERATIONS_MEASURED[op].columns}
     said, forward, backward, other = (
         score(pd.DataFrame([{**row, **told}])).iloc[0]
         for told in ({}, {"direction": "fwd"}, {"direction": "bwd"}, {"direction": "up"})
     )
     assert said["seconds"] == forward["seconds"] > 0
-    assert "direction" in backward["reason"] or backward["seconds"] != forward["seconds"]
+    assert "direction" in backward["reason"] or backward["seconds"] != forward["seconds"] or _linear(op)
     assert "up" in other["reason"]
+
+
+def _linear(op: str) -> bool:
+    """Return whether backward moves as many bytes as forward: it needs neither operand, only dC."""
+    return bool(re.fullmatch("(elementwise_)?(add|sub|copy|.*_scalar)", op))
 
 
 def test_row_without_a_kernel_model_has_a_reason():
@@ -462,6 +487,17 @@ def test_products_differ_only_by_the_tile_in_their_kernels_name():
     assert found[0] == found[1] == found[2] != found[3]
 
 
+def test_rows_that_differ_in_names_without_meaning_are_predicted_together(monkeypatch):
+    """Tables name hundreds of kernels; a prediction for each would take minutes."""
+    module, asked = sys.modules["costmodel.score"], []
+    real = module.measured_as
+    monkeypatch.setattr(module, "measured_as", lambda *how, **rung: asked.append(how) or real(*how, **rung))
+    row = {"gpu": "h200-sxm", "dtype": "bf16", "op": "softmax", "m": 64, "n": 64}
+    scored = score(pd.DataFrame([row | {"kernel": f"softmax_{n}"} for n in range(50)]))
+    assert len(asked) == 1
+    assert scored["seconds"].nunique() == 1
+
+
 def test_grid_of_a_gemm_gives_the_number_of_its_parts_of_k():
     # 4 × 2 tiles of 64 × 128: 8 blocks a part. No parts: a fraction, a backward pass, another op.
     name = "volta_sgemm_128x64_tn"
@@ -534,6 +570,13 @@ def test_unknown_rung_is_refused(table):
 def test_table_without_the_columns_that_every_row_needs_is_refused():
     with pytest.raises(TableError, match="lacks the columns gpu, op; it has 'dtype', ' gpu'"):
         score(pd.DataFrame({"dtype": ["bf16"], " gpu": ["t4"]}))
+
+
+def test_column_that_only_some_ops_need_is_a_reason_of_their_rows():
+    rows = [{"op": "gemm", "m": 64, "n": 64}, {"op": "softmax", "m": 64, "n": 64}]
+    scored = score(pd.DataFrame([{"gpu": "t4", "dtype": "fp16", **row} for row in rows]))
+    assert scored["reason"].tolist() == ["the table lacks the column k, which this op needs", ""]
+    assert scored["seconds"].notna().tolist() == [False, True]
 
 
 def test_columns_of_another_kind_are_refused_by_name(table):
