@@ -137,8 +137,9 @@ def _unknown_sources(data: object, keys: Keys, document: Document) -> Iterator[F
         path = (*keys, key)
         if key == "source" and isinstance(value, list):
             for i, source in enumerate(value):
-                if source is not None and source not in tables.sources():
-                    near = difflib.get_close_matches(str(source), tables.sources(), n=1)
+                # The schema refuses what is no text.
+                if isinstance(source, str) and source not in tables.sources():
+                    near = difflib.get_close_matches(source, tables.sources(), n=1)
                     hint = f"did you mean {near[0]!r}?" if near else "add it to sources.yaml"
                     line = document.line((*path, str(i)))
                     yield Fault(line, (*path, str(i)), f"unknown source {source!r}; {hint}")

@@ -1,9 +1,11 @@
 """Checking a spec file: every fault is found at once, with its line."""
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -13,6 +15,7 @@ from costmodel.hardware import check, load
 from costmodel.hardware.plausible import bounds, not_dense, off_the_form
 from costmodel.hardware.quantities import Power
 from costmodel.hardware.tables import families
+from costmodel.units import parse
 
 BAD = """\
 schema: 2
@@ -209,6 +212,8 @@ def test_a_figure_is_bounded_by_its_kind_and_by_its_neighbours():
     hbm, l2, l3 = (("memory", level, "bandwidth") for level in ("hbm", "l2", "l3"))
     assert bounds(hbm, {l2: 5e12, l3: 4e12})[1] == 4e12
     assert bounds(l2, {hbm: 3e12}) == (3e12, 10e15)
+    # Neighbours of other figures are none of its own.
+    assert bounds(hbm, {("clocks", "max"): 3e9, base: 1e14}) == bounds(hbm, {}) == (1e9, 1e14)
     with pytest.raises(KeyError):
         bounds(("units", "kind"), {})
 
@@ -230,6 +235,9 @@ def test_rates_of_datasheets_are_dense_and_twice_those_are_not(family, units, he
         (found,) = not_dense(device | {keys: 2 * tera * 1e12}, made)
         assert found[0] == keys
         assert "a sparse rate? give the dense one" in found[1]
+        said = re.search(r"above the dense (.*) of units", found[1])
+        assert said
+        assert parse(said[1], "FLOP/s") == pytest.approx(tera * 1e12, rel=0.03)
         slow = list(not_dense(device | {keys: tera * 1e11}, made))
         assert bool(slow) == (dtype not in ("fp64", "int8", "int4"))  # of which some boards have little
 
@@ -314,6 +322,28 @@ def test_unreadable_files_are_refused(tmp_path, write):
     binary.write_bytes(b"\xff\xfe\x00name")
     with pytest.raises(SpecError, match="UTF-8"):
         check(binary)
+
+
+def paths(told: object, above: tuple[object, ...] = ()) -> Iterator[tuple[object, ...]]:
+    """Yield the path of every entry of a file."""
+    for key, value in told.items() if isinstance(told, dict) else ():
+        yield (*above, key)
+        yield from paths(value, (*above, key))
+
+
+@pytest.mark.parametrize("other", [5, "x", None, [{}]], ids=repr)
+def test_entry_of_another_kind_causes_no_crash(sound, write, other):
+    """Every section and every figure in turn is what its key does not lead one to expect."""
+    told = yaml.safe_load(sound)
+    told["compute"] = {engine: dict(list(rates.items())[:1]) for engine, rates in told["compute"].items()}
+    assert check(write(yaml.safe_dump(told))) == []
+    for *above, key in list(paths(told)):
+        section = told
+        for each in above:
+            section = section[each]
+        kept, section[key] = section[key], other
+        assert check(write(yaml.safe_dump(told))) or other != [{}], (*above, key)
+        section[key] = kept
 
 
 @given(st.text(max_size=200))

@@ -4,6 +4,7 @@ import math
 import pickle
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,7 +59,9 @@ def test_elementwise_work_in_a_format_without_a_vector_rate_runs_in_fp32():
     assert h200.peak("bf16", "special") == h200.peak("fp32", "special")
     with pytest.raises(UnavailableError):
         load("google/tpu-v4").peak("fp64", "vector")
-    with pytest.raises(UnavailableError, match="no fp4 matrix rate"):
+    with pytest.raises(
+        UnavailableError, match=r"no fp4 matrix rate; it has fp64, tf32, bf16, fp16, fp8, int8$"
+    ):
         h200.peak("fp4", "matrix")
 
 
@@ -235,10 +238,19 @@ def test_missing_and_assumed_figures_are_named():
 def test_devices_compare_hash_and_pickle_by_value():
     one, other = load("nvidia/h200-sxm"), load("H200")
     assert one == other
+    assert one not in (load("nvidia/h100-sxm"), one.replace(hbm="2x"), one.name)
     assert len({one, other, load("nvidia/h100-sxm")}) == 2
     assert pickle.loads(pickle.dumps(one)) == one
     assert len(one.spec_hash) == 12
     assert len({load(name).spec_hash for name in available()}) == len(available())
+
+
+def test_order_of_entries_in_a_file_does_not_matter(sound, write):
+    def reversed_(told):
+        return {k: reversed_(v) for k, v in reversed(told.items())} if isinstance(told, dict) else told
+
+    other = write(yaml.safe_dump(reversed_(yaml.safe_load(sound)), sort_keys=False))
+    assert load(other).spec_hash == load("nvidia/h100-sxm").spec_hash
 
 
 def test_adding_a_network_keeps_the_devices_name():
