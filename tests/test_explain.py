@@ -4,11 +4,13 @@ import dataclasses
 import math
 
 import pytest
+import sympy as sp
 
 import costmodel as cm
 from costmodel.errors import SizeError, UnavailableError
-from costmodel.explain import elasticities, what_if
+from costmodel.explain import SMOOTH, elasticities, what_if
 from costmodel.models import load
+from costmodel.symbols import CausalTiles, CeilDiv, CeilLog, CeilLog2, ChunkPairs, Distinct
 
 H200 = "nvidia/h200-sxm"
 CASES = [
@@ -44,6 +46,21 @@ def test_elasticities_to_rates_are_finite_differences(layer, sizes):
     more = device.replace(hbm=f"{device.hbm_bandwidth * (1 + 1e-6):.12g} B/s")
     slope = (cm.predict(layer, more, rung="bound", **sizes).seconds / before - 1) / 1e-6
     assert found.get("hbm", 0.0) == pytest.approx(slope, abs=1e-5)
+
+
+def test_smooth_functions_go_through_the_steps():
+    """Where nothing is left over: at multiples of a tile, at powers of a base, in tiles of one key."""
+    whole = {
+        CeilDiv: (96, 8), CeilLog2: (64,), CeilLog: (81, 3), ChunkPairs: (96, 8), CausalTiles: (20, 50, 1),
+        Distinct: (64, 2, 5), sp.ceiling: (7,), sp.floor: (7,),
+    }  # fmt: skip
+    assert list(whole) == [steps for steps, _ in SMOOTH]
+    for steps, between in SMOOTH:
+        sizes = [sp.Integer(size) for size in whole[steps]]
+        assert float(between(*sizes)) == pytest.approx(float(steps(*sizes))), steps
+    # A query's last tile is filled in part: on average by half.
+    tiles, keys = (float(f(*map(sp.Integer, (48, 96, 8)))) for f in (CausalTiles, dict(SMOOTH)[CausalTiles]))
+    assert tiles - keys == pytest.approx(48 * (8 - 1) / 2 / 8)
 
 
 @pytest.mark.parametrize("batch", [1, 512])
@@ -113,6 +130,29 @@ def test_option_that_changes_nothing_at_these_sizes_is_not_listed():
         assert "wavefront = True" not in set(one["change"])
         assert "wavefront = True" in set(two["change"])
         assert "hbm times 2" in set(one["change"])  # a figure is listed even if it changes nothing
+
+
+def test_limits_of_a_device_without_links_are_listed_strongest_first():
+    """A desktop CPU is linked to no other; its products wait for arithmetic, its norms for memory."""
+    block = cm.TransformerBlock(dtype="fp32")
+    p = cm.predict(block, "cpu/i9-13900k", rung="bound", batch=1, seq=64, d_model=1024, heads=16)
+    assert p.device.link_bandwidth is None
+    slopes = [slope for name, slope in elasticities(p).items() if name == "hbm" or ":" in name]
+    assert len(slopes) > 1
+    assert slopes == sorted(slopes)
+    assert sum(slopes) == pytest.approx(-1)
+
+
+def test_changes_are_numbered_and_none_leave_an_empty_table(monkeypatch):
+    """A chip at the end of what is plausible, or a format that nothing is narrower than."""
+    p = cm.predict(cm.Matmul(dtype="fp4"), "b200-sxm", rung="bound", m=64, n=8192, k=8192)
+    found = what_if(p)
+    assert list(found.index) == list(range(len(found)))
+    assert set(found["kind"]) == {"figure"}
+    monkeypatch.setattr("costmodel.explain._doubled", lambda device, *names: None)
+    none = what_if(p)
+    assert none.empty
+    assert list(none) == list(found)
 
 
 def test_one_other_device_needs_no_list():
