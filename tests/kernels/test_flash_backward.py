@@ -5,6 +5,7 @@ import pytest
 
 from costmodel import TiledAttention, hardware, predict
 from costmodel.kernels import _flash_backward as backward
+from costmodel.kernels import attention
 
 H200, B200, A100 = (hardware.load(name) for name in ("h200-sxm", "b200-sxm", "a100-sxm-80gb"))
 
@@ -69,6 +70,17 @@ def test_narrower_values_move_fewer_bytes_than_keys_of_their_width_and_more_than
 def test_dq_passes_memory_three_times_besides():
     # Zeroed and read in fp32, written in bf16: 4 + 4 + 2 bytes for each element.
     assert backward.summed_bytes(np.asarray(1e6), 2.0) == 1e7
+
+
+def test_the_kernel_that_converts_dq_is_launched_in_every_backward_pass():
+    # Forward, so many thread blocks need no split of the keys, and nothing is launched besides.
+    sizes = {"batch": 4, "heads": 32, "kv_heads": 32, "seq": 2048, "head_dim": 128, "dtype": "bf16"}
+    for direction, launched in (("fwd", 0.0), ("bwd", 30_000.0)):
+        without, also = (
+            attention.seconds(A100, {"merge_cycles": cycles}, kernel="fa2", direction=direction, **sizes)
+            for cycles in (0.0, 30_000.0)
+        )
+        assert also.terms["l2"] - without.terms["l2"] == pytest.approx(launched / A100.clock_hz)
 
 
 def test_fp8_backward_on_hopper_computes_what_a_causal_mask_hides():

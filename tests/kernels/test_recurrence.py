@@ -92,6 +92,18 @@ def test_torch_uses_persistent_kernels_where_its_source_does(op, dtype, hidden, 
     assert as_kept < by_step
 
 
+def test_twice_the_sequences_and_a_second_chain_fill_a_device_alike():
+    """128 sequences are two tiles of 64 each, as 64 sequences in either direction are; so is arithmetic."""
+    sizes = {"steps": 100, "hidden": 256, "gates": 4, "dtype": "fp16", "persistent": False}
+    wide, both, one = (
+        recurrence.seconds(V100, {}, batch=batch, parallel=parallel, **sizes).terms["matrix:fp16"]
+        for batch, parallel in ((128, 1), (64, 2), (64, 1))
+    )
+    assert wide == pytest.approx(both, rel=1e-12)
+    # Fourfold tiles would be needed to fill the device: two take hardly longer than one.
+    assert one <= wide < 1.2 * one
+
+
 def test_an_unknown_chooser_of_kernels_is_refused():
     with pytest.raises(UnknownNameError, match=r"'pytorch'.*torch"):
         seconds(steps=1, batch=1, hidden=64, gates=4, chosen_by="pytorch")

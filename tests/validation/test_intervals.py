@@ -103,5 +103,6 @@ def test_cell_of_few_rows_is_left_out():
 
 
 def test_regimes_go_by_the_predicted_time():
-    rows = pd.DataFrame({"seconds": [1e-6, 1e-5, 9e-4, 1.0]})
-    assert list(intervals.regime(rows["seconds"])) == [name for _, name in intervals.REGIMES]
+    rows = pd.DataFrame({"seconds": [1e-6, 9.9e-6, 1e-5, 9.9e-5, 1e-4, 9.9e-4, 1e-3, 1.0]})
+    under, tens, tenths, more = ("under 10 µs", "10–100 µs", "0.1–1 ms", "1 ms and more")
+    assert list(intervals.regime(rows["seconds"])) == [under, under, tens, tens, tenths, tenths, more, more]
