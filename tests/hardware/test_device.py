@@ -13,6 +13,7 @@ from costmodel import units
 from costmodel.dtypes import DTYPES
 from costmodel.errors import CostmodelError, SpecError, UnavailableError, UnknownNameError
 from costmodel.hardware import available, load, parse_device_set
+from costmodel.hardware.whatif import bounds
 from costmodel.layers import get as get_layer
 
 
@@ -370,6 +371,23 @@ def test_multiple_is_relative_to_the_figure(multiple, figures):
     h200 = load("nvidia/h200-sxm")
     by_multiple, by_figure = (h200.replace(**changes).quantities for changes in (multiple, figures))
     assert {n: f.si for n, f in by_multiple.items()} == pytest.approx({n: f.si for n, f in by_figure.items()})
+
+
+@pytest.mark.parametrize("name", ["hbm", "hbm_capacity", "l2", "link", "launch", "power", "bf16"])
+def test_figure_may_be_changed_as_far_as_its_bounds_and_no_further(name):
+    unit = {"hbm": "B/s", "link": "B/s", "launch": "s", "power": "W", "bf16": "FLOP/s"}.get(name, "B")
+    a100 = load("nvidia/a100-sxm-80gb")
+    ends = bounds(a100.spec, [name])[name]
+    for end, beyond in zip(ends, (0.99, 1.01), strict=True):
+        a100.replace(**{name: f"{end!r} {unit}"})
+        with pytest.raises(SpecError, match=r"impossible|above"):
+            a100.replace(**{name: f"{end * beyond!r} {unit}"})
+
+
+def test_format_that_no_engine_has_is_given_to_the_matrix_engine():
+    faster = load("nvidia/h200-sxm").replace(fp4="4 PFLOP/s")
+    assert faster.peak("fp4", "matrix") == faster.peak("fp4") == 4e15
+    assert faster.engine("fp4") == "matrix"
 
 
 def test_l2_bandwidth_is_raised_to_the_memorys_unless_given():

@@ -106,3 +106,17 @@ def test_regimes_go_by_the_predicted_time():
     rows = pd.DataFrame({"seconds": [1e-6, 9.9e-6, 1e-5, 9.9e-5, 1e-4, 9.9e-4, 1e-3, 1.0]})
     under, tens, tenths, more = ("under 10 µs", "10–100 µs", "0.1–1 ms", "1 ms and more")
     assert list(intervals.regime(rows["seconds"])) == [under, under, tens, tens, tenths, tenths, more, more]
+
+
+def test_coverage_is_stated_for_the_kernels_and_regimes_that_occur():
+    """Two models, each in one regime: no row for another pair, and every row of the table in one of them."""
+    frame = pd.concat([_products(9, 1.0)[:5], _products(40, 1.0)[20:].assign(op="softmax")])
+    for level in LEVELS:
+        frame = frame.assign(
+            **{f"lo{level}_s": 0.9 * frame["latency_s"], f"hi{level}_s": 1.1 * frame["latency_s"]}
+        )
+    found = intervals.by_regime(frame)
+    said = found[["kernel", "regime", "judged"]].astype({"regime": str}).to_numpy().tolist()
+    assert said == [["gemm", "0.1–1 ms", 5], ["stream", "1 ms and more", 20]]
+    assert (found["covered_80"] == 100).all()
+    assert found["width_95"].to_numpy() == pytest.approx(1.1 / 0.9)
