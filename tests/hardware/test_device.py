@@ -373,6 +373,16 @@ def test_multiple_is_relative_to_the_figure(multiple, figures):
     assert {n: f.si for n, f in by_multiple.items()} == pytest.approx({n: f.si for n, f in by_figure.items()})
 
 
+@pytest.mark.parametrize(
+    ("name", "times"), [("h200-sxm", 2), ("b200-sxm", 2), ("a100-sxm-80gb", 1), ("mi300x", 1), ("a40", 1)]
+)
+def test_an_all_reduces_bound_halves_only_where_the_switch_adds(name, times):
+    """NVSwitch adds from Hopper's on (SHARP); each number is then sent once, not nearly twice."""
+    device = load(name)
+    assert device.sum_bandwidth == times * device.link_bandwidth
+    assert (device.switch_sums > 0) == (times == 2)
+
+
 @pytest.mark.parametrize("name", ["hbm", "hbm_capacity", "l2", "link", "launch", "power", "bf16"])
 def test_figure_may_be_changed_as_far_as_its_bounds_and_no_further(name):
     unit = {"hbm": "B/s", "link": "B/s", "launch": "s", "power": "W", "bf16": "FLOP/s"}.get(name, "B")

@@ -19,9 +19,11 @@ class Script:
     def __init__(self, times):
         self.times = iter(times)
         self.calls = []
+        self.timed = []
 
     def seconds(self, call, calls):
         self.calls.append(calls)
+        self.timed.append(call)
         return next(self.times)
 
     def flusher(self):
@@ -57,6 +59,14 @@ def test_long_call_is_sampled_as_few_times_as_allowed():
     assert timing.measure_warm(Script([5.0] * 100), lambda: None, 0.0).samples == 1
 
 
+def test_as_many_calls_are_a_sample_as_the_budget_has_samples_for(monkeypatch):
+    """Ten calls of 0.1 ms would outlast the clock's resolution; 0.6 ms are three samples of two."""
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: 0.0)
+    for budget, calls in ((6.5e-4, 2), (1.0, 10)):
+        got = timing.measure_warm(Script([1e-4] * 100), lambda: None, budget)
+        assert got.calls == calls
+
+
 def test_differences_are_of_pairs_without_disturbed_ones():
     warm = [0.1, 0.3]
     # The second pair's short call was interrupted: its difference is below zero.
@@ -74,10 +84,12 @@ def test_difference_that_was_always_disturbed_is_none():
 
 def test_cold_calls_flush_first_and_rotate_operands():
     watch, seen = Script([1.0] * timing.MAX_SAMPLES), []
-    operands = [lambda n=n: seen.append(n) for n in range(3)]
+    operands = [lambda n=n: seen.append(n) for n in range(2)]
     got = timing.measure_cold(watch, operands, 0.0)
-    assert seen == [0, 1, 2]  # each once, before anything is timed
+    assert seen == [0, 1]  # each once, before anything is timed
     assert watch.calls == ["flush", 1] * got.samples
+    first, second = operands
+    assert watch.timed == [first, second, first]
 
 
 def test_cpu_stopwatch_makes_as_many_calls_as_asked():
@@ -88,6 +100,9 @@ def test_cpu_stopwatch_makes_as_many_calls_as_asked():
 
 def test_flush_touches_more_than_the_cache(here):
     assert timing.stopwatch("cpu", here.cache_at_most).flush_bytes >= 2 * here.cache_bytes
+    for size in (2**12, 2**20):
+        scratch = timing.Stopwatch("cpu", size).flusher()()
+        assert scratch.nbytes == size
     unknown = replace(here, cache_bytes=0)
     assert timing.stopwatch("cpu", unknown.cache_at_most).flush_bytes >= 2**26
 
