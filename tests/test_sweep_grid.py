@@ -292,6 +292,9 @@ def test_size_that_no_layer_has_is_refused_by_name():
         ("seq < 9223372036854775808", CostmodelError, "not arithmetic"),  # 2⁶³
         ("max() > 1", CostmodelError, "not arithmetic"),
         ("max(seq, key=1) > 1", CostmodelError, "not arithmetic"),
+        # NumPy would write the logarithms of the first over the second.
+        ("log2(seq, seq) > 1", CostmodelError, "log2 takes one value, got 2$"),
+        ("abs(seq, batch, 1) > 1", CostmodelError, "abs takes one value, got 3$"),
         ("seq & 1 == 1", CostmodelError, "not arithmetic"),
         ("layer + 1 > 2", CostmodelError, "condition"),
         ("device == 5", CostmodelError, "5': mixes text and numbers"),

@@ -64,6 +64,8 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "min": lambda *values: functools.reduce(np.minimum, values),
     "sqrt": np.sqrt,
 }
+#: Functions of any number of values; to the others NumPy would take a second one as the place for the result.
+_OF_MANY = ("max", "min")
 #: Largest nesting depth of a condition.
 _DEPTH = 100
 
@@ -172,6 +174,8 @@ def _check(node: ast.AST, text: str, depth: int) -> None:
         name = node.func.id if isinstance(node.func, ast.Name) else ""
         if name not in _FUNCTIONS:
             raise unknown_name("function", name or ast.unparse(node.func), _FUNCTIONS)
+        if len(node.args) > 1 and name not in _OF_MANY:
+            raise CostmodelError(f"condition {text!r}: {name} takes one value, got {len(node.args)}")
         known = bool(node.args) and not node.keywords
     elif isinstance(node, ast.Compare):
         known = _looks_into_a_list(node)
