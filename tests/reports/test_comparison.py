@@ -210,6 +210,28 @@ def test_bad_tables_are_refused_with_one_line(table: pd.DataFrame, spoil: object
     assert "\n" not in str(caught.value)
 
 
+def test_rows_that_contradict_each_other_are_named_without_the_sizes_that_they_lack(
+    table: pd.DataFrame,
+) -> None:
+    """Rows 3 and 18 are of a layer without heads, rows 17 and 19 differ in them."""
+    table.loc[table["layer"] != "chain", "heads"] = 8.0
+    assert table["layer"][2] == "chain"
+    pairs = table[table["layer"] == "pairs"].iloc[[0]]
+    more = [pairs.assign(heads=16.0), table.iloc[[2]].assign(seconds=0.5), pairs.assign(heads=32.0)]
+    with pytest.raises(
+        TableError, match=r"^rows 3 and 18 are both chain.* at seq = 2,048, batch = 8, with sec"
+    ):
+        reports.compare(pd.concat([table, *more]))
+    assert len(reports.frames.checked(pd.concat([table, more[0], more[2]]))) == len(table) + 2
+
+
+def test_words_of_values_are_in_the_order_of_their_table() -> None:
+    words = {"b": ("Beta", "β"), "a": ("Alpha", "α"), "c": ("Gamma", "γ")}
+    found = reports.frames.in_words(["z", "a", "b", "a", *"yxwv"], words)
+    assert list(found) == ["z", "Alpha", "Beta", "Alpha", *"yxwv"]
+    assert list(found.categories) == ["Beta", "Alpha", *"vwxyz"]
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -59,12 +59,27 @@ def test_long_call_is_sampled_as_few_times_as_allowed():
     assert timing.measure_warm(Script([5.0] * 100), lambda: None, 0.0).samples == 1
 
 
-def test_as_many_calls_are_a_sample_as_the_budget_has_samples_for(monkeypatch):
-    """Ten calls of 0.1 ms would outlast the clock's resolution; 0.6 ms are three samples of two."""
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: 0.0)
-    for budget, calls in ((6.5e-4, 2), (1.0, 10)):
-        got = timing.measure_warm(Script([1e-4] * 100), lambda: None, budget)
-        assert got.calls == calls
+@pytest.mark.parametrize(
+    ("once", "budget", "calls"),
+    [
+        (1e-5, 0.02, 100),  # a millisecond outlasts the clock's resolution
+        (1e-4, 1e-3, 2),  # three calls warm up, and three samples of two follow
+    ],
+)
+def test_samples_outlast_the_clocks_resolution_and_end_within_the_budget(monkeypatch, once, budget, calls):
+    class Clock(Script):
+        now = 0.0
+
+        def seconds(self, call, calls):
+            self.now += calls * once
+            return super().seconds(call, calls)
+
+    watch = Clock([once] * 200)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: watch.now)
+    got = timing.measure_warm(watch, lambda: None, budget)
+    assert got.calls == calls
+    assert timing.MIN_SAMPLES <= got.samples < timing.MAX_SAMPLES
+    assert 0.85 * budget < watch.now <= budget
 
 
 def test_differences_are_of_pairs_without_disturbed_ones():
