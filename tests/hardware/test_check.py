@@ -318,6 +318,13 @@ def test_text_that_is_no_spec_has_faults(write, text, message):
     assert any(re.search(message, fault.message) for fault in faults), [str(f) for f in faults]
 
 
+@pytest.mark.parametrize(
+    ("text", "line"), [("a:\n\tb: 1\n", 2), ("a: 1\n\nb: }\n", 3), ("a: 1\nb:\n- " + "[" * 30, 3)]
+)
+def test_text_that_is_not_yaml_has_its_fault_where_reading_ended(write, text, line):
+    assert [fault.line for fault in check(write(text)) if fault.keys == ()] == [line]
+
+
 def test_unreadable_files_are_refused(tmp_path, write):
     with pytest.raises(SpecError, match="larger than 256 KiB"):
         check(write("a: b\n" * 100_000))
