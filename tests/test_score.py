@@ -394,6 +394,14 @@ def test_direction_is_predicted_or_refused(op):
     assert "up" in other["reason"]
 
 
+@pytest.mark.parametrize("op", measured.OPERATIONS_MEASURED)
+def test_layer_has_the_format_of_its_row(op):
+    """Most rows above are in bf16, the format that layers have by default."""
+    dtype = "fp8" if "fp8" in op else "fp16"
+    layer = measured.OPERATIONS_MEASURED[op].layer(dtype, {"op": op})
+    assert layer.dtype == dtype != type(layer)().dtype
+
+
 def _linear(op: str) -> bool:
     """Return whether backward moves as many bytes as forward: it needs neither operand, only dC."""
     return bool(re.fullmatch("(elementwise_)?(add|sub|copy|.*_scalar)", op))
