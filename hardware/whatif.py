@@ -149,7 +149,10 @@ def bounds(spec: Spec, names: Iterable[str]) -> dict[str, tuple[float, float]]:
         Names as for `changed`, except ``units`` and ``clock``.
     """
     keys = {name: ("compute", "matrix", name) if name in DTYPES else _place(spec, name)[0] for name in names}
-    others = {path: figure.si for path, figure in quantities(spec) if path not in keys.values()}
+    moving = {*keys.values()}
+    if "hbm" in keys:
+        moving.add(_FIGURES["l2_bandwidth"][0])  # it is raised with the memory's
+    others = {path: figure.si for path, figure in quantities(spec) if path not in moving}
     return {name: plausible.bounds(path, others) for name, path in keys.items()}
 
 

@@ -377,6 +377,7 @@ def test_flag_is_yes_or_no_and_anything_else_has_a_reason(flag):
 NEEDS = {
     "b": 2, "batch": 2, "seq": 512, "seq_q": 512, "seq_kv": 512, "heads_q": 8, "head_dim": 128, "m": 512,
     "n": 1024, "k": 4, "hidden": 256, "d_model": 1024, "n_layers": 2, "vocab": 1000, "written_bytes": 2**20,
+    "read_bytes": 2**22, "least_bytes": 2**21, "taps": 9,
 }  # fmt: skip
 
 
@@ -385,6 +386,8 @@ def test_direction_is_predicted_or_refused(op):
     """A backward pass must not silently be timed as a forward one."""
     row = {"gpu": "b200-sxm", "op": op, "dtype": "fp8" if "fp8" in op else "bf16"}
     row |= {column: NEEDS[column] for column in measured.OPERATIONS_MEASURED[op].columns}
+    if op == "convolution_depthwise":
+        row["k"] = 1
     said, forward, backward, other = (
         score(pd.DataFrame([{**row, **told}])).iloc[0]
         for told in ({}, {"direction": "fwd"}, {"direction": "bwd"}, {"direction": "up"})

@@ -383,15 +383,18 @@ def test_an_all_reduces_bound_halves_only_where_the_switch_adds(name, times):
     assert (device.switch_sums > 0) == (times == 2)
 
 
+@pytest.mark.parametrize(
+    "of", ["nvidia/a100-sxm-80gb", "nvidia/h100-sxm"]
+)  # the second states L2's bandwidth
 @pytest.mark.parametrize("name", ["hbm", "hbm_capacity", "l2", "link", "launch", "power", "bf16"])
-def test_figure_may_be_changed_as_far_as_its_bounds_and_no_further(name):
+def test_figure_may_be_changed_as_far_as_its_bounds_and_no_further(name, of):
     unit = {"hbm": "B/s", "link": "B/s", "launch": "s", "power": "W", "bf16": "FLOP/s"}.get(name, "B")
-    a100 = load("nvidia/a100-sxm-80gb")
-    ends = bounds(a100.spec, [name])[name]
+    device = load(of)
+    ends = bounds(device.spec, [name])[name]
     for end, beyond in zip(ends, (0.99, 1.01), strict=True):
-        a100.replace(**{name: f"{end!r} {unit}"})
+        device.replace(**{name: f"{end!r} {unit}"})
         with pytest.raises(SpecError, match=r"impossible|above"):
-            a100.replace(**{name: f"{end * beyond!r} {unit}"})
+            device.replace(**{name: f"{end * beyond!r} {unit}"})
 
 
 def test_format_that_no_engine_has_is_given_to_the_matrix_engine():
