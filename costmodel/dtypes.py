@@ -23,12 +23,18 @@ class DType:
     bytes: float
 
     @property
-    def gradient_bytes(self) -> float:
-        """Size of a weight's gradient [bytes]: that of the weight, but at least 2.
+    def around(self) -> DType:
+        """The format of what is around a model's products in this format: the same, but 16 bits at least.
 
-        FP8 products give 16 bits or more (Micikevicius et al., arXiv 2209.05433).
+        Inputs and weights of products are rounded to FP8; their results, and all else, keep 16 bits or more
+        (Micikevicius et al., arXiv 2209.05433, §3.1).
         """
-        return max(2, self.bytes)
+        return self if self.bytes >= _BF16.bytes else _BF16
+
+    @property
+    def gradient_bytes(self) -> float:
+        """Size of a weight's gradient [bytes]: that of a product's result."""
+        return self.around.bytes
 
 
 #: Default number of stored weights of a column that share a scale, for 4-bit formats; for others, all do.
@@ -38,11 +44,12 @@ COLUMN = 2**40
 #: Size of a scale [bytes].
 SCALE_BYTES = 2
 
+_BF16 = DType("bf16", 2)
 _ALL = (
     DType("fp64", 8),
     DType("fp32", 4),
     DType("tf32", 4),
-    DType("bf16", 2),
+    _BF16,
     DType("fp16", 2),
     DType("fp8", 1),
     DType("int8", 1),

@@ -58,9 +58,9 @@ def deepseek(dtype: str, hidden: bool) -> Answer:
     )
     hours = float(step.seconds) * DEVICES / 3600 * 1e12 / (BATCH * SEQ)
     assumed = (
-        f"everything in {dtype}; 16 stages of up to 4 layers, experts over 64 devices, micro-batch 1; "
-        f"all-to-alls {'overlapped' if hidden else 'exposed'}, each copy of a token sent separately; no "
-        "multi-token prediction; H100's links instead of H800's"
+        f"products in {dtype}, all else in 16 bits; 16 stages of up to 4 layers, experts over 64 devices, "
+        f"micro-batch 1; all-to-alls {'overlapped' if hidden else 'exposed'}, each copy of a token sent "
+        "separately; no multi-token prediction; H100's links instead of H800's"
     )
     return Answer(hours, H100, "kernel", assumed)
 

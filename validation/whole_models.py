@@ -1,8 +1,9 @@
 """Compare published times of whole models with predictions, and state what had to be assumed.
 
 The rows are those of ``../shared/reference/published_runtimes.csv`` that are not kernels (training steps,
-training runs, training throughputs), and the mixtures of experts of `published_mixtures`. ``python -m
-costmodel.validation.whole_models ../shared`` prints the page WHOLE_MODELS.md.
+training runs, training throughputs), the mixtures of experts of `published_mixtures`, and NVIDIA's trainings
+of `published_pretraining`. ``python -m costmodel.validation.whole_models ../shared`` prints the page
+WHOLE_MODELS.md.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from costmodel.tables import read_table
 from costmodel.validation import published
 from costmodel.validation.heldout import held_out
 from costmodel.validation.published_mixtures import mixtures
+from costmodel.validation.published_pretraining import pretraining
 from costmodel.validation.published_training import Answer, bert, gpt2, gpt3, maxtext, transformer
 
 COLUMNS = (
@@ -133,8 +135,9 @@ def recorded(measurements: Path) -> pd.DataFrame:
 
 
 def on_many_devices() -> pd.DataFrame:
-    """Return the published training of mixtures of experts in the form of `table`."""
-    return pd.DataFrame([_described(row, answer) for row, answer in mixtures()], columns=list(COLUMNS))
+    """Return the published training on many devices in the form of `table`."""
+    rows = [_described(row, answer) for row, answer in (*mixtures(), *pretraining())]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def markdown(published: pd.DataFrame, passes: pd.DataFrame) -> str:
@@ -143,8 +146,8 @@ def markdown(published: pd.DataFrame, passes: pd.DataFrame) -> str:
         "# Whole models beside their published times",
         "",
         "Written by `costmodel.validation.whole_models`. Nothing was fitted on these rows. Communication "
-        "between devices is left out, except for mixtures of experts. The error is predicted over published "
-        "time, minus 1.",
+        "between devices is left out, except for mixtures of experts and Megatron Bridge. The error is "
+        "predicted over published time, minus 1.",
         "",
         "| source | rows | median % | mean % | bias % |",
         "|---|---|---|---|---|",

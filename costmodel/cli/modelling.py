@@ -296,6 +296,8 @@ def _list(as_json: bool) -> None:
 
 
 def _show(found: Architecture, dtype: str, sizes: dict[str, float], as_json: bool) -> None:
+    from costmodel.dtypes import dtype as parse_dtype
+
     held = _held(found, dtype, sizes)
     whole = found.training(dtype, optimizer=None)
     parts: dict[str, int] = {}
@@ -321,7 +323,8 @@ def _show(found: Architecture, dtype: str, sizes: dict[str, float], as_json: boo
     print(f"weights: {output.count(held['weights'], 'bytes')} in {found.weights or dtype}")
     if cache is not None:
         at = f"; {output.count(held['cache'], 'bytes')} at {output.sizes(sizes)}" if "cache" in held else ""
-        print(f"cache of keys, values and states: {cache} bytes in {found.cache or dtype}{at}")
+        kind = found.cache or parse_dtype(dtype).around.name
+        print(f"cache of keys, values and states: {cache} bytes in {kind}{at}")
     rows = [[name, output.count(n), f"{n / found.parameters:.1%}"] for name, n in parts.items() if n]
     output.print_table(["part", "parameters", "share"], rows)
     print(f"source: {found.source}\nnot counted: {found.family.left_out}")

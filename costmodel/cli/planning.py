@@ -101,8 +101,8 @@ def plan(
         print(_whole_training(found["training_days"].iloc[0], tokens, cluster))
     if parse_dtype(dtype).bytes <= 1:
         print(
-            f"everything is counted in {dtype}, attention and additions too: a training that keeps these in "
-            "16 bits is slower"
+            f"products with weights are counted in {dtype}, all else in 16 bits; rounding to {dtype} is not "
+            "counted"
         )
     print(output.signature(cluster.machine.spec_hash))
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
+from costmodel.dtypes import dtype as parse_dtype
 from costmodel.layers import _ffn
 from costmodel.layers._attention import HKV, HQ, NKV, _Attention, check_heads
 from costmodel.layers._base import Layer
@@ -59,6 +60,9 @@ class Megatron(Layer):
         ``layer`` or ``rms``.
     gated : bool
         Whether the feed-forward layer is gated (SwiGLU).
+    around : str, optional
+        Format of all but the products with weights: norms, attention, additions and what is exchanged.
+        Default: `dtype`. Training in FP8 keeps 16 bits there (Micikevicius et al., arXiv 2209.05433, §3.1).
     """
 
     name: ClassVar[str] = "megatron"
@@ -85,10 +89,13 @@ class Megatron(Layer):
     activation: str = "gelu"
     norm: str = "layer"
     gated: bool = False
+    around: str | None = None
 
     def __post_init__(self) -> None:
         """Check the options and their combination."""
         super().__post_init__()
+        if self.around is not None:
+            object.__setattr__(self, "around", parse_dtype(self.around).name)
         self.check_options(attention=ATTENTION, recompute=RECOMPUTE, activation=POINTWISE, norm=NORMS)
         check_recompute(self.name, self.recompute, self.attention)
 
@@ -112,6 +119,11 @@ class Megatron(Layer):
     def _length(self) -> sp.Expr:
         return P * CHUNK if self.sequence_parallel else N
 
+    @property
+    def _wide(self) -> Megatron:
+        """The same layer with all of it in the format of what is around the products."""
+        return replace(self, dtype=self.around or self.dtype, around=None)
+
     def _attention(self) -> _Attention:
         shared: dict[str, Any] = {
             "dtype": self.dtype,
@@ -134,9 +146,10 @@ class Megatron(Layer):
     # -- between the parts -----------------------------------------------------------------
 
     def _exchange(self, name: str, collective: str, *, overlaps: bool = False) -> Phase:
-        size = self.bytes * self.all_rows * D
+        wide = self._wide
+        size = wide.bytes * self.all_rows * D
         room = size if self.sequence_parallel else ZERO  # an all-reduce works in place
-        return exchange(self, f"{name} {collective}", collective, size, overlaps=overlaps, workspace=room)
+        return exchange(wide, f"{name} {collective}", collective, size, overlaps=overlaps, workspace=room)
 
     def _gather(self, name: str) -> tuple[Phase, ...]:
         """Return the all-gather before a part, if a device holds only some of the positions."""
@@ -148,17 +161,17 @@ class Megatron(Layer):
 
     def _dropout(self, direction: str) -> tuple[Phase, ...]:
         """Return the dropout of a part's output."""
-        return (dropout(self, direction, rows=self.rows, cols=D),) if self.dropout else ()
+        return (dropout(self._wide, direction, rows=self.rows, cols=D),) if self.dropout else ()
 
     def _part_forward(self, kernels: tuple[Phase, ...]) -> tuple[Phase, ...]:
         """Return a part of forward: norm, all-gather, its kernels, reduction, dropout, residual addition."""
         return (
-            norm(self, self.norm, "fwd", rows=self.rows, cols=D),
+            norm(self._wide, self.norm, "fwd", rows=self.rows, cols=D),
             *self._gather("input"),
             *at(kernels, self._sizes),
             self._reduce("output"),
             *self._dropout("fwd"),
-            addition(self, "residual", rows=self.rows, cols=D),
+            addition(self._wide, "residual", rows=self.rows, cols=D),
         )
 
     def _part_backward(self, kernels: tuple[Phase, ...], last: int) -> tuple[Phase, ...]:
@@ -175,15 +188,15 @@ class Megatron(Layer):
             *again,
             *shared[-last:],
             self._reduce("input gradient"),
-            norm(self, self.norm, "bwd", rows=self.rows, cols=D),
-            addition(self, "residual", rows=self.rows, cols=D),
+            norm(self._wide, self.norm, "bwd", rows=self.rows, cols=D),
+            addition(self._wide, "residual", rows=self.rows, cols=D),
         )
 
     # -- the stack -------------------------------------------------------------------------
 
     def _layer_forward(self) -> tuple[Phase, ...]:
         return (
-            *self._part_forward(self._attention().forward()),
+            *self._part_forward(self._attention_kernels("fwd")),
             *self._part_forward(self._feed_forward_kernels("fwd")),
         )
 
@@ -193,16 +206,15 @@ class Megatron(Layer):
 
     def backward(self) -> tuple[Phase, ...]:
         """Recomputation, then both parts in reverse, L times."""
-        attention = self._attention()
         again = {
             "none": (),
-            "selective": at(attention.core_forward(), self._sizes),
+            "selective": at(self._wide._attention().core_forward(), self._sizes),
             "full": self._layer_forward(),
         }[self.recompute]
         one = (
             *of_forward(again),
             *self._part_backward(self._feed_forward_kernels("bwd"), 1),
-            *self._part_backward(attention.backward(), 4),
+            *self._part_backward(self._attention_kernels("bwd"), 4),
         )
         return times(one, L)
 
@@ -210,16 +222,28 @@ class Megatron(Layer):
         part = self._feed_forward()
         return part.forward() if direction == "fwd" else part.backward()
 
+    def _attention_kernels(self, direction: str) -> tuple[Phase, ...]:
+        """Return attention's kernels: its projections in `dtype`, all else in the format around them."""
+
+        def of(layer: Megatron) -> tuple[Phase, ...]:
+            attention = layer._attention()
+            return attention.forward() if direction == "fwd" else attention.backward()
+
+        pairs = zip(of(self), of(self._wide), strict=True)
+        return tuple(product if "projection" in product.name else other for product, other in pairs)
+
     # -- operands and memory ---------------------------------------------------------------
 
     def tensors(self) -> Tensors:
         """The device's rows of the sequence in and out; its share of the weights."""
-        sequence = self.bytes * self.rows * D
-        offsets = self.bytes * L * 2 * (NORMS[self.norm][2] - 1) * D
+        wide = self._wide.bytes
+        sequence = wide * self.rows * D
+        gains, offsets = L * 2 * D, L * 2 * (NORMS[self.norm][2] - 1) * D
+        products = self.parameters() - gains - offsets
         return Tensors(
             inputs=sequence,
-            weights=self.bytes * self.parameters() - offsets,
-            offsets=offsets,
+            weights=self.bytes * products + wide * gains,
+            offsets=wide * offsets,
             outputs=sequence,
         )
 
@@ -229,17 +253,18 @@ class Megatron(Layer):
         With sequence parallelism it is (sbh/t)(34 + 5as/h); without the scores (selective) 34·sbh/t; with
         full recomputation the layer's input only (Korthikanti et al., §4).
         """
-        sequence = self.bytes * self.rows * D
+        wide = self._wide.bytes
+        sequence = self.rows * D
         if self.recompute == "full":
-            return L * sequence
-        outside = 4 * sequence + (2 * self.rows * D if self.dropout else ZERO)  # norms, inputs; masks
-        attention = self._attention()
+            return L * wide * sequence
+        # Inputs of norms and of products; masks.
+        outside = 2 * (wide + self.bytes) * sequence + (2 * sequence if self.dropout else ZERO)
         heads = self.bytes * self.all_rows * HEADS * DV
-        core = replace(attention, projections=False).kept().xreplace(self._sizes)
+        core = replace(self._wide._attention(), projections=False).kept().xreplace(self._sizes)
         if self.attention == "tiled":
-            core -= heads  # O is the output projection's input, counted there
+            heads = ZERO  # O, the output projection's input, is kept by the core
         elif self.recompute == "selective":
-            core = self.bytes * self.all_rows * (HEADS * HD + KV_HEADS * (HD + DV))
+            core = wide * self.all_rows * (HEADS * HD + KV_HEADS * (HD + DV))
         tables = _ffn.tables_kept(_ffn.Form(self.activation, self.gated))
         inner = tables * self.bytes * self.all_rows * INNER
         return L * (outside + core + heads + inner)

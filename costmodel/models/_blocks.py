@@ -13,10 +13,12 @@ from typing import TypeAlias
 
 import sympy as sp
 
+from costmodel.dtypes import dtype as parse_dtype
 from costmodel.errors import CostmodelError
 from costmodel.layers import Layer, get
 from costmodel.models._decoding import StateUpdate
 from costmodel.models._fields import Fields
+from costmodel.models._formats import in_format
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 from costmodel.symbols import symbols
@@ -41,7 +43,7 @@ class Use:
         sequences at once, ``decode`` one new token of each, with `seq_kv`
         positions (its own included) in the cache.
     dtype : str
-        Format of weights and activations.
+        Format of weights and activations; of 8 bits and fewer, of products with weights only (`in_format`).
     attention : str
         How scores are handled if all positions are seen at once; see ``ATTENTION``.
     length : Symbol
@@ -81,7 +83,13 @@ class Use:
 
     def layer(self, name: str, **options: object) -> Layer:
         """Return the layer of that name in this use's format."""
-        return get(name)(dtype=self.dtype, **options)  # type: ignore[arg-type]
+        made = get(name)(dtype=self.around, **options)  # type: ignore[arg-type]
+        return in_format(made, self.dtype)
+
+    @property
+    def around(self) -> str:
+        """Format of what is around the products."""
+        return parse_dtype(self.dtype).around.name
 
 
 def repeated(parts: Iterable[Part], times: Size) -> Stack:
@@ -127,7 +135,7 @@ def gate(use: Use, name: str, width: Size) -> Part:
 
 def state(use: Use, name: str, numbers: Size) -> Part:
     """Return a recurrent state of `numbers` fp32 numbers per sequence, read and written in place."""
-    return Part.of(name, StateUpdate(dtype=use.dtype), batch=B, hidden=numbers)
+    return Part.of(name, StateUpdate(dtype=use.around), batch=B, hidden=numbers)
 
 
 # -- feed-forward ------------------------------------------------------------------------------

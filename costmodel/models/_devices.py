@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sympy as sp
 
+from costmodel.dtypes import dtype as parse_dtype
 from costmodel.layers.collective import Collective
 from costmodel.models._part import Part
 
@@ -21,7 +22,7 @@ def of_stream(part: Part, whole: Part, width: int) -> bool:
 def exchange(
     name: str, of: Part, collective: str, rows: sp.Expr, width: sp.Expr | int, *, devices: int, node: int
 ) -> Part:
-    """Return a collective over rows of that width, in the number format of a part.
+    """Return a collective over rows of that width, in the number format of a part's results.
 
     Parameters
     ----------
@@ -36,5 +37,5 @@ def exchange(
     devices, node : int
         Number of devices that take part, and how many of them are in one node.
     """
-    layer = Collective(dtype=of.layer.dtype, collective=collective)
+    layer = Collective(dtype=parse_dtype(of.layer.dtype).around.name, collective=collective)
     return Part.of(name, layer, m=rows, n=width, devices=devices, node=node)

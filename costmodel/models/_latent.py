@@ -79,6 +79,6 @@ def _absorbed(use: Use, a: Latent) -> Iterator[Part]:
     """Yield the projection of queries to the latent space, attention there, and the projection back."""
     product = use.layer("matmul", batched=True)
     yield Part.of("query to latent (W_UK)", product, batch=a.heads, m=B, n=a.kv_rank, k=a.nope)
-    core = LatentCore(dtype=use.dtype)
+    core = LatentCore(dtype=use.around)
     yield Part.of("attention", core, batch=B, heads=a.heads, seq_kv=S, kv_rank=a.kv_rank, rope_dim=a.rope)
     yield Part.of("latent to value (W_UV)", product, batch=a.heads, m=B, n=a.value_dim, k=a.kv_rank)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import sympy as sp
 
 from costmodel.cost import ONE, ZERO, Phase, Tensors
+from costmodel.dtypes import DType
 from costmodel.dtypes import dtype as parse_dtype
 from costmodel.errors import CostmodelError, SizeError
 from costmodel.evaluate import compile_expressions
@@ -20,6 +21,7 @@ from costmodel.layers._phases import of_forward
 from costmodel.layers._stored import StoredCache, StoredWeights, check_narrower, saves
 from costmodel.layers.optimizer_step import OptimizerStep, P
 from costmodel.models._cache import cached, states
+from costmodel.models._formats import in_format
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 from costmodel.symbols import DEVICE_SIZES, GLOSSARY, Largest, symbol
@@ -33,8 +35,8 @@ class ModelTensors(IndexedTensors):
     ----------
     optimizer : Expr
         The optimiser's state, including its copies of the weights.
-    gradient : Expr
-        Size of a gradient relative to that of its weight.
+    gradients : Expr
+        Size of the gradients of all weights [bytes].
     left : Expr
         Keys, values and states that a forward pass leaves in memory.
     working : Expr
@@ -43,7 +45,7 @@ class ModelTensors(IndexedTensors):
     """
 
     optimizer: sp.Expr = ZERO
-    gradient: sp.Expr = ONE
+    gradients: sp.Expr = ZERO
     left: sp.Expr = ZERO
     working: sp.Expr = ZERO
 
@@ -56,11 +58,6 @@ class ModelTensors(IndexedTensors):
     def learned(self) -> sp.Expr:
         """Size of all weights [bytes]."""
         return self.weights + self.offsets + self.unread
-
-    @property
-    def gradients(self) -> sp.Expr:
-        """Size of the gradients of all weights [bytes]."""
-        return self.gradient * self.learned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +211,7 @@ class Model(Layer):
         unread = self._sum((part, getattr(found[part], "unread", ZERO)) for part in own)
         return ModelTensors(
             optimizer=self._optimizer(),
-            gradient=sp.Rational(parse_dtype(self.dtype).gradient_bytes) / self.bytes,
+            gradients=sp.Rational(parse_dtype(self.dtype).gradient_bytes) * self.parameters(),
             left=cached(self.leaves) + states(self.leaves),
             working=self._working(),
             inputs=self.inputs + self.state,
@@ -223,7 +220,7 @@ class Model(Layer):
             offsets=self._sum((part, found[part].offsets) for part in own),
             updated=self._sum((part, found[part].updated) for part in self.parts),
             unwritten=self._sum((part, found[part].unwritten) for part in self.parts),
-            unread=unread + self.bytes * self._extra() + self.idle,
+            unread=unread + sp.Rational(self._around.bytes) * self._extra() + self.idle,
         )
 
     def _optimizer(self) -> sp.Expr:
@@ -265,6 +262,11 @@ class Model(Layer):
         """Return the number of parameters that no part's layer counts."""
         return sp.Add(*(part.extra * part.repeats for part in self.parts))
 
+    @property
+    def _around(self) -> DType:
+        """Format of what is around the products."""
+        return parse_dtype(self.dtype).around
+
     # -- variants --------------------------------------------------------------------------
 
     def storing(
@@ -290,7 +292,8 @@ class Model(Layer):
         formats = {"weights": weights, "cache": cache}
         given = {what: parse_dtype(kind) for what, kind in formats.items() if kind is not None}
         for what, kind in given.items():
-            check_narrower(self, what, kind)
+            own = self if what == "weights" else dataclasses.replace(self, dtype=self._around.name)
+            check_narrower(own, what, kind)
         if cache and not any(isinstance(part.layer, StoredCache) for part in (*self.parts, *self.leaves)):
             raise CostmodelError(f"cache of {self.title}: it keeps no keys and values")
 
@@ -314,25 +317,26 @@ class Model(Layer):
         )
 
     def in_dtype(self, dtype: str) -> Model:
-        """Return the model with every part in another number format.
+        """Return the model with every part in another number format; see `in_format` for narrow ones.
 
         Its `inputs`, `outputs` and `state` are activations and scale with the format, and so do `idle`
         weights; a cache that is stored narrower keeps its format.
         """
         name = parse_dtype(dtype).name
-        scale = sp.Rational(parse_dtype(name).bytes) / self.bytes
+        scale = sp.Rational(parse_dtype(name).around.bytes) / sp.Rational(self._around.bytes)
 
         def converted(parts: tuple[Part, ...]) -> tuple[Part, ...]:
-            return tuple(
-                dataclasses.replace(part, layer=dataclasses.replace(part.layer, dtype=name)) for part in parts
-            )
+            return tuple(dataclasses.replace(part, layer=in_format(part.layer, name)) for part in parts)
 
         parts = converted(self.parts)
         return dataclasses.replace(
             self,
             dtype=name,
             parts=parts,
-            updates=converted(self.updates),
+            updates=tuple(
+                dataclasses.replace(part, layer=dataclasses.replace(part.layer, dtype=name))
+                for part in self.updates
+            ),
             again=tuple(dataclasses.replace(s, layer=converted(s.layer)) for s in self.again),
             leaves=converted(self.leaves),
             inputs=self.inputs * scale,

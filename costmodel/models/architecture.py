@@ -157,7 +157,8 @@ class Architecture:
         Parameters
         ----------
         dtype : str
-            Format of weights and activations.
+            Format of weights and activations. One of 8 bits or fewer is that of products with weights; what
+            is around them has 16 bits (`costmodel.dtypes.DType.around`).
         attention : {"tiled", "dense", "eager"}
             Whether scores stay on the chip (``tiled``), go through memory (``dense``), or go through memory
             with separate kernels for mask and dropout (``eager``).
@@ -195,7 +196,7 @@ class Architecture:
         Parameters
         ----------
         dtype : str
-            Format of weights and activations.
+            Format of weights and activations; see `training`.
         attention : {"tiled", "dense", "eager"}
             See `training`.
 
@@ -217,7 +218,7 @@ class Architecture:
         Parameters
         ----------
         dtype : str
-            Format of weights, activations and cache.
+            Format of weights, activations and cache; see `training`.
 
         Raises
         ------
@@ -273,7 +274,7 @@ class Architecture:
         tokens = B * (1 if use.decoding else N + (S if self.family.encodes else 0))
         # Output: scores of a token, or the pooled sequence; in training, the loss.
         width = self.fields.vocab if self.family.decodes else self.fields.d_model
-        result = parse_dtype(use.dtype).bytes * B * width if what != "training" else LOSS_BYTES
+        result = parse_dtype(use.around).bytes * B * width if what != "training" else LOSS_BYTES
         return Model(
             dtype=use.dtype,
             direction=direction,
@@ -295,8 +296,9 @@ class Architecture:
 
     def _formats(self, dtype: str | None) -> dict[str, str]:
         """Return the storage formats that differ from the compute format, by what is stored."""
-        kinds = {"weights": self.weights, "cache": self.cache}
-        return {what: kind for what, kind in kinds.items() if kind not in (None, dtype)}
+        around = None if dtype is None else parse_dtype(dtype).around.name
+        kinds = {"weights": (self.weights, dtype), "cache": (self.cache, around)}
+        return {what: kind for what, (kind, own) in kinds.items() if kind not in (None, own)}
 
     def _parts(self, use: Use) -> tuple[Part, ...]:
         """Return all parts in execution order, equal ones merged into one that repeats."""

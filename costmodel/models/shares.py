@@ -108,7 +108,7 @@ def kinds(
     found = []
     for stack, before in zip(cut, whole, strict=True):
         layer = Stack(tuple(devices.parts(stack, before)), sp.Integer(1))
-        model = partial(_model, layer)
+        model = partial(_model, layer, dtype)
         found.append(Kind(int(stack.times), model, expert_tensor=expert_tensor, spread=_spread(layer)))
     return tuple(found)
 
@@ -119,7 +119,7 @@ def _spread(layer: Stack) -> sp.Expr:
     return sp.Add(*(p.expression(of.spread()) for p, of in layers if isinstance(of, ExpertParallel)))
 
 
-def _model(layer: Stack, direction: str, *, recompute: str = "none") -> Model:
+def _model(layer: Stack, dtype: str, direction: str, *, recompute: str = "none") -> Model:
     """Return one layer as a model."""
     return Model(
         title="layer",
@@ -127,7 +127,7 @@ def _model(layer: Stack, direction: str, *, recompute: str = "none") -> Model:
         inputs=ZERO,
         outputs=ZERO,
         direction=direction,
-        dtype=layer.layer[0].layer.dtype,
+        dtype=dtype,
         again=again((layer,), recompute),
     )
 

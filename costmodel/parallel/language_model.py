@@ -53,6 +53,11 @@ class LanguageModel:
         find_dtype(self.dtype)
 
     @property
+    def around(self) -> str:
+        """Format of what is around the products; see `costmodel.dtypes.DType.around`."""
+        return find_dtype(self.dtype).around.name
+
+    @property
     def table_width(self) -> int:
         """Width of the embedding and of the logits' input."""
         return self.embedded or self.d_model
@@ -116,8 +121,8 @@ class LanguageModel:
 
     def head(self) -> Layer:
         """Return the product with the vocabulary and its loss, forward and backward."""
-        return get("logits")(dtype=self.dtype, direction="fwd+bwd", head="cross-entropy")  # type: ignore[call-arg]
+        return get("logits")(dtype=self.around, direction="fwd+bwd", head="cross-entropy")  # type: ignore[call-arg]
 
     def ends(self) -> Layer:
         """Return the embedding, forward and backward."""
-        return get("embedding")(dtype=self.dtype, direction="fwd+bwd")
+        return get("embedding")(dtype=self.around, direction="fwd+bwd")

@@ -127,6 +127,10 @@ class Training:
         return float(parse_dtype(self.model.dtype).bytes)
 
     @property
+    def _result_bytes(self) -> float:
+        return float(parse_dtype(self.model.around).bytes)
+
+    @property
     def _gradient_bytes(self) -> float:
         if self.gradient_bytes is None:
             return parse_dtype(self.model.dtype).gradient_bytes
@@ -230,7 +234,7 @@ class Training:
     def _sends(self) -> Array:
         """Return the time of passing a micro-batch on in both passes, at every part of a stage [s]."""
         n = self._numbers
-        whole = self._weight_bytes * n.micro_batch * self._positions * self.model.d_model
+        whole = self._result_bytes * n.micro_batch * self._positions * self.model.d_model
         # Data parallelism is placed inside pipeline parallelism: the neighbour is in another node if the
         # tensor · data devices fill one.
         node = np.where(n.tensor * n.data >= self.cluster.node, 1.0, 2.0)
@@ -274,13 +278,20 @@ class Training:
         ``weights``, ``gradients``, ``optimiser``, ``activations``, ``gathered``.
         """
         return {
-            "weights": self._weight_bytes * self._held(3),
+            "weights": self._weights(),
             "gradients": self._gradient_bytes * self._held(2),
             # Two moments in fp32, and a master weight if the model's weights are narrower.
             "optimiser": float(self._update.state_bytes) * self._held(1),
             "activations": self._activations(),
             "gathered": self._gathered_bytes(),
         }
+
+    def _weights(self) -> Array:
+        """Return the size of the weights; the tables of words have the format around the products [bytes]."""
+        n = self._numbers
+        tables = Group(self._table_parameters(), n.data, self.cluster.node / n.tensor)
+        wider = self._result_bytes - self._weight_bytes
+        return self._weight_bytes * self._held(3) + wider * held((tables,), self.layout.zero, 3)
 
     def _gathered_bytes(self) -> Array:
         """Return the temporarily unsharded part of what copies shard: one layer, or one table [bytes].
@@ -314,7 +325,7 @@ class Training:
         share = n.tensor if self.layout.sequence_parallel else 1.0
         # The inputs of the last norm and of the logits, and the loss's scores in fp32.
         head = (
-            2 * self._weight_bytes * tokens * self.model.d_model / share
+            2 * self._result_bytes * tokens * self.model.d_model / share
             + 4 * tokens * self.model.vocab / n.tensor
         )
         first = ahead * first + np.where(p == 1, head, 0.0)

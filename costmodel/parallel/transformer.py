@@ -165,6 +165,7 @@ class Transformer(LanguageModel):
             "activation": self.activation or ("silu" if self.gated else "gelu"),
             "recompute": again,
             "sequence_parallel": sequence_parallel,
+            "around": None if self.around == self.dtype else self.around,
         }
         return get("megatron")(dtype=self.dtype, direction=direction, **options)
 

@@ -48,6 +48,38 @@ def test_activation_memory_equals_korthikantis_table_2(options, wanted):
     assert sp.expand(even(layer.kept()) - wanted) == 0
 
 
+def test_training_in_fp8_keeps_16_bits_around_its_products():
+    """Attention's core and what is sent have 16 bits; products of weights, 6·12d² FLOP a token, have 8."""
+    sizes = {"batch": 1, "seq": 512, "d_model": 256, "heads": 4, "devices": 2}
+    mixed, narrow, wide = (
+        get("megatron")(dtype=dtype, around=around, direction="fwd+bwd", sequence_parallel=True)
+        for dtype, around in (("fp8", "bf16"), ("fp8", None), ("bf16", None))
+    )
+    counts = [cm.evaluate(layer, **sizes) for layer in (mixed, narrow, wide)]
+    assert len({c["matrix_flops"] for c in counts}) == len({c["parameters"] for c in counts}) == 1
+    sent = [c["link_bytes"] for c in counts]
+    assert sent[0] == sent[2] == 2 * sent[1]
+    numbers = {s: sizes.get(s.name, 1) for s in mixed.cost.flops["matrix", "fp8"].free_symbols}
+    numbers |= dict(zip(symbols("d_ff head_dim value_dim kv_heads"), (1024, 64, 64, 4), strict=True))
+    assert mixed.cost.flops["matrix", "fp8"].subs(numbers) == 6 * 12 * 256**2 * 512 // 2
+    assert (
+        mixed.cost.flops["matrix", "fp8"] + mixed.cost.flops["matrix", "bf16"]
+        == (wide.cost.flops["matrix", "bf16"])
+    )
+    assert counts[1]["kept_bytes"] < counts[0]["kept_bytes"] < counts[2]["kept_bytes"]
+
+
+@pytest.mark.parametrize("recompute", ["none", "full"])
+def test_around_in_the_layers_own_format_changes_nothing(recompute):
+    sizes = {"batch": 1, "seq": 512, "d_model": 256, "heads": 4, "devices": 2}
+    for attention in ("dense", "tiled"):
+        options = {"dtype": "fp8", "attention": attention, "recompute": recompute, "direction": "fwd+bwd"}
+        same, plain = (
+            cm.evaluate(get("megatron")(**options, around=around), **sizes) for around in ("fp8", None)
+        )
+        assert dict(same) == dict(plain)
+
+
 def test_activation_memory_on_one_device_equals_korthikantis_equation_1():
     """sbh(34 + 5as/h); for GPT-3, 5as/h = 80."""
     sizes = {"batch": 1, "seq": 2048, "d_model": 12288, "heads": 96}

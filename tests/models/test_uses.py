@@ -126,7 +126,8 @@ def test_mixed_precision_training_holds_sixteen_bytes_per_parameter():
 
 
 #: Bytes of a weight, a gradient, and the optimiser's state: 4 each for a master weight, m and v where they
-#: exist (ibid., §3.1). fp32 and tf32 need no master weight. Gradients of FP8's products have 16 bits.
+#: exist (ibid., §3.1). fp32 and tf32 need no master weight. Gradients of FP8's products have 16 bits, and so
+#: have the two tables of words, of which this model's 32,000 words have 4,096 numbers each.
 PER_PARAMETER = {
     ("fp32", "adamw"): (4, 4, 8),
     ("tf32", "adamw"): (4, 4, 8),
@@ -143,7 +144,8 @@ PER_PARAMETER = {
 def test_bytes_per_parameter_follow_from_format_and_optimiser(dtype, optimizer):
     model = load("llama-2-7b")
     held = evaluate(model.training(dtype, optimizer=optimizer), batch=1, seq=1)["footprint_bytes"]
-    assert held == pytest.approx(sum(PER_PARAMETER[dtype, optimizer]) * model.parameters, rel=1e-3)
+    tables = 2 * 32_000 * 4_096 if dtype == "fp8" else 0
+    assert held == pytest.approx(sum(PER_PARAMETER[dtype, optimizer]) * model.parameters + tables, rel=1e-3)
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "tf32", "bf16", "fp8"])
@@ -153,7 +155,11 @@ def test_memory_by_kind_agrees_for_stacks_and_for_separate_parts(dtype, attentio
     model = load("llama-2-7b")
     memory = Memory(architecture=model, device=hardware.load(A100), dtype=dtype, attention=attention)
     kinds = memory.kinds("training", batch=1, lengths=1)
-    found = [kinds[kind][0] / model.parameters for kind in ("weights", "gradients", "optimiser")]
+    weight, gradient, optimiser = (
+        kinds[kind][0] / model.parameters for kind in ("weights", "gradients", "optimiser")
+    )
+    tables = 2 * 32_000 * 4_096 / model.parameters if dtype == "fp8" else 0
+    found = [weight - tables, gradient, optimiser]
     assert found == pytest.approx(PER_PARAMETER[dtype, "adamw"], rel=1e-3)
 
 
@@ -355,11 +361,12 @@ def test_eager_gpt2_trains_longer_than_fused(shared):
     assert days["FlashAttention"][1:] == sorted(days["FlashAttention"][1:])
 
 
-def test_mixtures_on_many_devices_are_predicted_with_their_assumptions():
-    """Reported beside DeepSeek's 180,000 GPU-hours and Megatron's 49.3 %; no error bound is asserted."""
+def test_trainings_on_many_devices_are_near_those_published():
+    """DeepSeek's 180,000 GPU-hours, Megatron's 49.3 % of the peak, and steps of NVIDIA's trainings."""
     rows = whole_models.on_many_devices()
-    assert (rows["predicted"] > 0).all()
     assert rows["assumed"].str.len().min() > 20
+    assert rows["error"].abs().max() < 0.3
+    assert rows.loc[rows["impl"].str.contains("bf16|fp8"), "error"].abs().mean() < 0.15
 
 
 def test_every_published_row_has_a_prediction_or_a_reason(shared):

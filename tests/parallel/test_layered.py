@@ -180,14 +180,15 @@ def test_impossible_layouts_are_refused_with_what_would_do(name, numbers, messag
         step(name, devices=devices, batch=64, **{"data": 1, **numbers})
 
 
-def test_a_stack_built_from_parts_agrees_with_megatrons_transformer():
+@pytest.mark.parametrize("dtype", ["bf16", "fp8"])
+def test_a_stack_built_from_parts_agrees_with_megatrons_transformer(dtype):
     """Two descriptions of the same OPT layer, which differ in biases and their time."""
     architecture = load("opt-2.7b")
     layout = Layout(tensor=2, data=4, micro_batch=2, sequence_parallel=True)
     cluster = Cluster(device=H200, devices=8)
     sizes = {"cluster": cluster, "layout": layout, "batch": 16, "seq": 2048}
-    theirs = Training(model=Transformer.of(architecture), **sizes)
-    ours = Training(model=Layered.of(architecture), **sizes)
+    theirs = Training(model=Transformer.of(architecture, dtype=dtype), **sizes)
+    ours = Training(model=Layered.of(architecture, dtype=dtype), **sizes)
     assert ours.model_flops == pytest.approx(theirs.model_flops, rel=1e-12)
     assert float(ours.parameters) == pytest.approx(float(theirs.parameters), rel=1e-3)
     assert float(ours.seconds) == pytest.approx(float(theirs.seconds), rel=0.05)
