@@ -396,6 +396,12 @@ class Device:
         return link.si if link else None
 
     @cached_property
+    def joined(self) -> int:
+        """Number of devices that the fastest kind of link joins: 8, unless the spec says more."""
+        kind = self.spec.fastest_link
+        return (self.spec.links[kind].joins if kind else None) or 8
+
+    @cached_property
     def sum_bandwidth(self) -> float | None:
         """Effective one-way bandwidth of an all-reduce's messages in a lower bound [B/s].
 

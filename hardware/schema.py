@@ -160,6 +160,8 @@ class Link(Section):
     sums : bool
         Whether the switch between the devices can add what they send and return the sum to all: NVIDIA's
         NVSwitch from its third generation on ("NVIDIA H100 Tensor Core GPU Architecture", 2022).
+    joins : int, optional
+        Number of devices that it joins at this bandwidth, if these are more than a node's 8.
     """
 
     oneway: Bandwidth | None = None
@@ -167,6 +169,7 @@ class Link(Section):
     form: Text | None = None
     topology: Text | None = None
     sums: bool = False
+    joins: Annotated[int, Field(gt=8)] | None = None
 
 
 class Supply(Section):

@@ -20,8 +20,6 @@ from costmodel.validation.published_training import Answer
 TABLE = posted.FOLDER / "pretraining.csv"
 #: One-way bandwidth of each device's port to other nodes: 400 Gbit/s InfiniBand [B/s].
 PORT = "50 GB/s"
-#: Devices that links join: 72 in a rack of GB200 or GB300, of which 64 divide the devices; 8 in the others.
-NODE = {"gb200": 64, "gb300": 64}
 
 
 def pretraining() -> Iterator[tuple[dict[str, Any], Answer]]:
@@ -54,7 +52,7 @@ def step(row: pd.Series) -> Answer:
     )
     training = Training(
         model=stack_of(load(row["model"]), dtype=row["dtype"]),
-        cluster=Cluster(device=device, devices=row["devices"], node=NODE.get(row["gpu"], 8)),
+        cluster=Cluster(device=device, devices=row["devices"]),
         layout=layout,
         batch=row["batch"],
         seq=row["seq"],

@@ -31,7 +31,10 @@ def plan(
     machine: o.Machine,
     devices: Annotated[int, typer.Option(metavar="N", help="Number of devices in the cluster.", min=1)],
     defines: o.SingleDefines,
-    node: Annotated[int, typer.Option(metavar="N", help="Devices per node.", min=1)] = 8,
+    node: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Devices per node; default: 8, or as many as links join.", min=1),
+    ] = None,
     price: Annotated[
         float | None,
         typer.Option(metavar="PRICE", help="Price of a device per hour, in any currency.", min=0.0),

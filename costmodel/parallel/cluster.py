@@ -18,6 +18,9 @@ from costmodel.kernels import collective
 from costmodel.kernels.base import Array
 from costmodel.predict import as_device
 
+#: Devices per node where links join no more.
+_NODE = 8
+
 
 @typed
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +34,9 @@ class Cluster:
         which otherwise has the default of ``costmodel.kernels.collective``.
     devices : int
         Number of devices.
-    node : int
-        Number of devices per node, which are joined by its links.
+    node : int, optional
+        Number of devices per node, which are joined by its links. Default: 8; where links join more
+        (`hardware.Device.joined`), the largest number of these that divides the devices.
     price : float, optional
         Price of one device per hour, in any currency.
 
@@ -44,25 +48,36 @@ class Cluster:
 
     device: hardware.Device | str | Path
     devices: int
-    node: int = 8
+    node: int | None = None
     price: float | None = None
 
     def __post_init__(self) -> None:
         """Check the device and the price, and that nodes are full."""
         _ = self.machine
-        for name in ("devices", "node"):
-            # As a Python int: products of NumPy's small integers overflow.
-            object.__setattr__(self, name, as_one_size(name, getattr(self, name)))
+        # As Python ints: products of NumPy's small integers overflow.
+        object.__setattr__(self, "devices", as_one_size("devices", self.devices))
+        if self.node is not None:
+            object.__setattr__(self, "node", as_one_size("node", self.node))
         if self.price is not None and not 0 <= self.price < math.inf:
             raise CostmodelError(f"cluster: wanted a price of at least 0 for an hour, got {self.price}")
         if self.price is not None:
             object.__setattr__(self, "price", float(self.price))
-        if self.devices > self.node and self.devices % self.node:
-            full = self.devices // self.node * self.node
+        node = self.per_node
+        if self.devices > node and self.devices % node:
+            full = self.devices // node * node
             raise CostmodelError(
-                f"cluster: {self.devices} devices do not fill nodes of {self.node}; "
-                f"{full} or {full + self.node} would"
+                f"cluster: {self.devices} devices do not fill nodes of {node}; {full} or {full + node} would"
             )
+
+    @cached_property
+    def per_node(self) -> int:
+        """Number of devices per node: the one given, or the default."""
+        if self.node is not None:
+            return self.node
+        joined = self.machine.joined
+        if self.devices <= joined:
+            return joined
+        return next((n for n in range(joined, _NODE, -1) if self.devices % n == 0), _NODE)
 
     @cached_property
     def machine(self) -> hardware.Device:

@@ -109,7 +109,7 @@ def _recompute(model: LanguageModel) -> tuple[str, ...]:
 
 def _numbers(model: LanguageModel, cluster: Cluster, batch: int) -> Iterator[tuple[int, ...]]:
     """Yield the numbers of layouts that divide evenly, in the order of `Numbers`."""
-    for t in model.shares(min(cluster.node, cluster.devices)):
+    for t in model.shares(min(cluster.per_node, cluster.devices)):
         if cluster.devices % t:
             continue
         rest = cluster.devices // t

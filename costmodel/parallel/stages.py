@@ -101,7 +101,7 @@ class Stages:
 
     def _kinds_over(self, tensor: int, expert_tensor: int) -> tuple[Kind, ...]:
         # The devices that share a layer are in the same node, as far as a node reaches.
-        node = min(tensor, self.cluster.node)
+        node = min(tensor, self.cluster.per_node)
         return self.model.kinds(tensor, node, expert_tensor, sequence_parallel=self.layout.sequence_parallel)
 
     def _fuller_end(self, of_layers: list[Array]) -> Array:
@@ -110,7 +110,7 @@ class Stages:
 
     def _given(self, kind: Kind, layer: Layer, micro_batch: ArrayLike, expert: ArrayLike) -> dict[str, Any]:
         """Return the sizes of one kind of layer: its own, and the sizes of the step that it needs."""
-        node = np.minimum(expert, max(1, self.cluster.node // kind.expert_tensor))
+        node = np.minimum(expert, max(1, self.cluster.per_node // kind.expert_tensor))
         step = {"batch": micro_batch, "seq": self.seq, "seq_kv": self.seq_kv, "devices": expert, "node": node}
         return {name: step[name] for name in layer.required if name in step} | dict(kind.sizes)
 

@@ -163,7 +163,7 @@ class Training:
     @cached_property
     def _groups(self) -> tuple[Group, ...]:
         """The parameters of a device, grouped by their number of copies."""
-        n, node = self._numbers, self.cluster.node
+        n, node = self._numbers, self.cluster.per_node
         numbers = self._stages.parameters() + self._table_parameters()
         if not self.model.experts:
             return (Group(numbers, n.data, node / n.tensor),)
@@ -237,12 +237,12 @@ class Training:
         whole = self._result_bytes * n.micro_batch * self._positions * self.model.d_model
         # Data parallelism is placed inside pipeline parallelism: the neighbour is in another node if the
         # tensor · data devices fill one.
-        node = np.where(n.tensor * n.data >= self.cluster.node, 1.0, 2.0)
+        node = np.where(n.tensor * n.data >= self.cluster.per_node, 1.0, 2.0)
         once = self.cluster.collective_s("send-receive", whole / n.tensor, np.full_like(whole, 2.0), node)
         if not self.layout.sequence_parallel:
             # Each device sends its part, and the receivers all-gather the parts over the link (ibid.,
             # §4.1).
-            once = once + self.cluster.collective_s("all-gather", whole, n.tensor, self.cluster.node)
+            once = once + self.cluster.collective_s("all-gather", whole, n.tensor, self.cluster.per_node)
         return np.where(n.pipeline > 1, 2 * n.interleave * once, 0.0)
 
     def _gradients(self, forward: Array, backward: Array) -> Array:
@@ -289,7 +289,7 @@ class Training:
     def _weights(self) -> Array:
         """Return the size of the weights; the tables of words have the format around the products [bytes]."""
         n = self._numbers
-        tables = Group(self._table_parameters(), n.data, self.cluster.node / n.tensor)
+        tables = Group(self._table_parameters(), n.data, self.cluster.per_node / n.tensor)
         wider = self._result_bytes - self._weight_bytes
         return self._weight_bytes * self._held(3) + wider * held((tables,), self.layout.zero, 3)
 
