@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -56,24 +57,24 @@ class Cluster:
         _ = self.machine
         # As Python ints: products of NumPy's small integers overflow.
         object.__setattr__(self, "devices", as_one_size("devices", self.devices))
-        if self.node is not None:
-            object.__setattr__(self, "node", as_one_size("node", self.node))
+        node = self._default() if self.node is None else as_one_size("node", self.node)
+        object.__setattr__(self, "node", node)
         if self.price is not None and not 0 <= self.price < math.inf:
             raise CostmodelError(f"cluster: wanted a price of at least 0 for an hour, got {self.price}")
         if self.price is not None:
             object.__setattr__(self, "price", float(self.price))
-        node = self.per_node
         if self.devices > node and self.devices % node:
             full = self.devices // node * node
             raise CostmodelError(
                 f"cluster: {self.devices} devices do not fill nodes of {node}; {full} or {full + node} would"
             )
 
-    @cached_property
+    @property
     def per_node(self) -> int:
-        """Number of devices per node: the one given, or the default."""
-        if self.node is not None:
-            return self.node
+        """Number of devices per node: `node`, which a cluster that is made always has."""
+        return cast("int", self.node)
+
+    def _default(self) -> int:
         joined = self.machine.joined
         if self.devices <= joined:
             return joined
