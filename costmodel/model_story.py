@@ -17,7 +17,7 @@ import pandas as pd
 from costmodel import hardware, reports
 from costmodel.answer import kernels_run
 from costmodel.arguments import typed
-from costmodel.errors import CostmodelError
+from costmodel.errors import CostmodelError, UnavailableError
 from costmodel.evaluate import as_size
 from costmodel.explain import elasticities, what_if
 from costmodel.facts import facts_of
@@ -153,7 +153,7 @@ def story(
     clusters : iterable of int
         Cluster sizes that training is planned for [devices].
     others : sequence of Device, str or Path
-        Devices to try in place of each given one.
+        Devices to try in place of each given one; those without a rate in `dtype` are left out.
 
     Raises
     ------
@@ -171,7 +171,7 @@ def story(
         architecture=architecture, devices=machines, batch=int(batch), seq=int(seq), new=int(new),
         dtype=dtype, attention=attention, rung=rung,
     )  # fmt: skip
-    tried = [as_device(other) for other in (*machines, *others)]
+    tried = [*machines, *(other for other in map(as_device, others) if _has(other, dtype))]
     every = {device.name: device for device in tried}
     answers, kernels, changes, slopes = [], [], [], []
     for where, device in asked.places.items():
@@ -206,6 +206,15 @@ def story(
         notes=_notes(asked),
         facts=_facts(asked, every),
     )
+
+
+def _has(device: hardware.Device, dtype: str) -> bool:
+    """Return whether a device has a rate in a format."""
+    try:
+        device.peak(dtype)
+    except UnavailableError:
+        return False
+    return True
 
 
 # -- at the sizes asked for --------------------------------------------------------------------

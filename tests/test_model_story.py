@@ -165,6 +165,17 @@ def test_a_model_that_is_no_stack_is_not_planned_and_says_so():
     )
 
 
+def test_devices_without_the_format_are_not_tried_in_place_of_one_that_has_it():
+    """An A100 has no FP8."""
+    found = model_story.story(
+        models.load("gpt2"), ["nvidia/h200-sxm"], seq=64, dtype="fp8", rung="bound", clusters=(2,),
+        others=("nvidia/a100-sxm-80gb", "nvidia/b200-sxm"),
+    )  # fmt: skip
+    tried = found.changes.loc[found.changes["kind"] == "device", "change"]
+    assert set(tried) == {"on nvidia/b200-sxm"}
+    assert "nvidia/a100-sxm-80gb" not in set(found.facts.devices["device"])
+
+
 def test_a_model_without_attention_is_planned_and_has_no_longest_sequence():
     frames = small("mamba-130m")
     assert set(frames.layouts["cluster"]) == {"2 devices"}
