@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from costmodel.errors import UnknownNameError, shown, unknown_name
+from costmodel.errors import UnavailableError, UnknownNameError, shown, unknown_name
 from costmodel.hardware import Device
 from costmodel.kernels import _flash, _tiles
 
@@ -93,7 +93,7 @@ def says(kernel: str, label: str | None) -> bool:
     return bool(label) and kernel in _SAYING and _SAYING[kernel](label or "")
 
 
-def check_kernel(name: str, models: Iterable[str]) -> None:
+def check_kernel(name: str, models: Iterable[str], device: Device) -> None:
     """Refuse a kernel name that none of these models understands; a default would silently stand in.
 
     Raises
@@ -101,6 +101,8 @@ def check_kernel(name: str, models: Iterable[str]) -> None:
     UnknownNameError
         If it is not the name of an attention library, a product's tile (``sgemm_128x64``), a delta net's
         kernel or a recurrence's, or if its kernel model is not among `models`.
+    UnavailableError
+        If it is an attention library that runs on another vendor's devices only.
     """
     models = tuple(models)
     if not any(says(model, name) for model in models):
@@ -108,6 +110,9 @@ def check_kernel(name: str, models: Iterable[str]) -> None:
         if not known:
             raise UnknownNameError(f"no kernel here goes by a name, got kernel={shown(name)}; leave it out")
         raise unknown_name("kernel", name, known)
+    if any(model in _ATTENTION for model in models) and _flash.absent(name, device):
+        there = ", ".join(_flash.present(device))
+        raise UnavailableError(f"kernel {name} does not run on {device.name}; there: {there}")
 
 
 def library(kernel: str, op: str, framework: str | None, label: str | None, device: Device) -> str | None:

@@ -108,7 +108,7 @@ def predict(
     as_named = (framework, harness, kernel)
     found = measured_as(as_named, layer, device, sizes, rung=rung, state=state, **shapes)
     if kernel is not None:
-        check_kernel(kernel, [part.kernel for part in found.plan.phases])
+        check_kernel(kernel, [part.kernel for part in found.plan.phases], found.device)
     return found
 
 

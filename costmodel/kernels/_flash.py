@@ -37,6 +37,8 @@ from costmodel.kernels._tiling import ceil_div
 from costmodel.kernels.base import Array
 
 KERNELS = ("fa2", "fa2-paged", "fa3", "fa3-graphs", "fa4", "flashinfer", "trtllm", "ck", "aiter", "triton")
+#: Vendor → libraries that run on its devices and on no other's.
+_ONLY = {"nvidia": ("fa3", "fa3-graphs", "fa4", "trtllm"), "amd": ("ck", "aiter")}
 #: AMD's architectures with matrix cores.
 CDNA = ("cdna1", "cdna2", "cdna3", "cdna4")
 #: Library → parts of kernels' names that identify it, without punctuation and the v of a version; the first
@@ -63,6 +65,8 @@ _ON_CDNA = {
     "ck": ("composablekernel", "cktile", *_NAMES["fa2"][:3]),
     "triton": ("triton", "sdpaflash", "sdpaefficient"),
 }
+#: Names that only AMD's libraries have.
+_OF_AMD = {"aiter": ("aiter",), "ck": ("composablekernel", "cktile")}
 #: Libraries that use warp-level matrix instructions (``mma.sync``), and the share of the tensor cores' peak
 #: that these reach where faster ones exist: on Hopper Luo et al., arXiv:2402.13499, section IV.C; on
 #: Blackwell a unit then does 2,048 operations per cycle, as Ampere's does (inferred).
@@ -417,6 +421,17 @@ def kernel_named(device: Device, label: str = "", framework: str = "", causal: b
 def says(label: str) -> bool:
     """Return whether a kernel's name identifies its library; ``cudnn`` and ``my_attention`` do not."""
     return label in KERNELS or any(_library_named(label, names) for names in (_NAMES, _ON_CDNA))
+
+
+def absent(label: str, device: Device) -> bool:
+    """Return whether a kernel's name identifies a library that runs on another vendor's devices only."""
+    found = label if label in KERNELS else _library_named(label, {**_NAMES, **_OF_AMD})
+    return any(found in only for vendor, only in _ONLY.items() if vendor != device.vendor.casefold())
+
+
+def present(device: Device) -> tuple[str, ...]:
+    """Return the libraries that run on a device."""
+    return tuple(name for name in KERNELS if not absent(name, device))
 
 
 def _library_named(label: str, names: Mapping[str, tuple[str, ...]] = _NAMES) -> str | None:

@@ -59,6 +59,7 @@ CATALOGUE = {
     "unknown device": (("predict", "lstm", "-m", "h20-sxm"), "unknown device", "h200-sxm"),
     "nothing like a device": (("predict", "lstm", "-m", "zzzzz"), "unknown device", "`costmodel devices`"),
     "unknown kernel": ((*ATTENTION, "--kernel", "fa5"), "unknown kernel", "'fa4'"),
+    "AMD's kernel on NVIDIA": ((*ATTENTION, "--kernel", "cktile_fwd"), "does not run on", "fa2"),
     "another layer's kernel": ((*FULL, "seq=3", "--kernel", "fa3"), "unknown kernel", "flashrnn"),
     "a kernel where none has a name": ((*PASS, "--kernel", "fa3"), "goes by a name", "leave it out"),
     "unknown framework": ((*FULL, "seq=3", "--framework", "torch"), "unknown framework", "'pytorch'"),
