@@ -219,8 +219,10 @@ def _from_relative(
 
     Searched are the same vendor's devices, or (`foreign`) other vendors'. If one library has a kernel for all
     architectures, its constants on any device go before another library's on a nearer relative, unless that
-    is a sibling.
+    is a sibling. Some kernel models' constants say nothing about other vendors (``OWN_VENDOR``).
     """
+    if foreign and getattr(kernels.model(wanted.kernel), "OWN_VENDOR", False):
+        return None
     whose = (wanted.op, wanted.framework, wanted.label)
     for code in (*implementations.same_code(wanted.kernel, *whose, device), None):
         for relative, relation in _suited(device, wanted.kernel):

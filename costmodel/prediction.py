@@ -308,7 +308,8 @@ class Prediction:
             below, above = calibration.interval(part.choice.spread, each, level)
             low, high = low + below * runs, high + above * runs
         # The host or the lower bound may raise the time above the kernels' sum; that raises both ends alike.
-        longer = self.seconds / sum(self.phase_seconds)
+        # A single device's exchange takes no time at all.
+        longer = self.seconds / np.maximum(sum(self.phase_seconds), np.finfo(np.float64).tiny)
         ends = (np.maximum(end * longer, self.lower_s) for end in (low, high))
         lower, upper = (spread(end, self.shape) for end in ends)
         return lower, upper

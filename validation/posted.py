@@ -1,8 +1,8 @@
 """Compare predictions with posted times of products, attention and collectives on many devices.
 
 The rows (``validation/posted/``, with their sources) are results that people and vendors posted on GitHub,
-copied unchanged. Nothing is fitted on those judged; AMD's attention and products are fitted on others
-(`fitted`). ``validation/DIARY.md`` says what was learned from those of devices that are not kept aside.
+copied unchanged. Nothing is fitted on those judged; AMD's attention and products, and NVIDIA's all-reduces,
+are fitted on others. ``validation/DIARY.md`` says what was learned from those of devices not kept aside.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from costmodel import dtypes
 from costmodel.files import write_text
 from costmodel.layers.collective import Collective
 from costmodel.predict import predict
@@ -22,12 +23,14 @@ from costmodel.validation.residuals import errors
 FOLDER = Path(__file__).parent / "posted"
 #: Posted attention that constants are fitted on, with and without a mask together.
 FITTED = FOLDER / "attention_fitted.csv"
+#: Posted collectives, and all-reduces that constants are fitted on.
+COLLECTIVES, COLLECTIVES_FITTED = FOLDER / "collectives.csv", FOLDER / "collectives_fitted.csv"
 PAGE = Path(__file__).parent / "POSTED.md"
 #: Calls shorter than this [s] are not judged, because many of these posts show the host's launch rate.
 SHORTEST = 5e-5
 _CELL = ["gpu", "op", "direction", "dtype", "kernel", "constants_from"]
 #: Columns that identify a collective, without the bytes.
-AMONG = ["gpu", "collective", "algorithm", "devices"]
+AMONG = ["gpu", "collective", "algorithm", "dtype", "devices", "constants_from"]
 _HEADINGS = ("rows", "median", "mean", "bias", "least", "most")
 
 
@@ -50,18 +53,28 @@ def judged() -> pd.DataFrame:
 
 
 def collectives() -> pd.DataFrame:
-    """Return the posted collectives within a node that are long enough, with predictions.
+    """Return the posted collectives within a node that are replayed or long enough, with predictions.
 
-    Predictions are ``seconds``, the bound ``lower_s`` [s], and the ``error`` [%]. Buffers are fp32.
+    Predictions are ``seconds``, the bound ``lower_s`` [s], and the ``error`` [%].
     """
-    told = pd.read_csv(FOLDER / "collectives.csv").fillna({"algorithm": ""}).query("latency_s >= @SHORTEST")
+    told = pd.read_csv(COLLECTIVES).fillna({"algorithm": "", "timer": ""})
     found = []
-    for _, rows in told.groupby(AMONG, sort=True):
+    for _, rows in told.query("latency_s >= @SHORTEST or timer != ''").groupby(AMONG[:-1], sort=True):
         one = rows.iloc[0]
-        layer = Collective(dtype="fp32", collective=one["collective"], algorithm=one["algorithm"] or "auto")
-        sizes = {"m": 1, "n": rows["bytes"].to_numpy() // 4, "devices": one["devices"]}
-        kernel, bound = (predict(layer, one["gpu"], sizes, rung=rung).seconds for rung in ("kernel", "bound"))
-        found.append(rows.assign(seconds=kernel, lower_s=bound, error=errors(kernel, rows["latency_s"])))
+        layer = Collective(
+            dtype=one["dtype"], collective=one["collective"], algorithm=one["algorithm"] or "auto"
+        )
+        numbers = rows["bytes"].to_numpy() // dtypes.dtype(one["dtype"]).bytes
+        sizes = {"m": 1, "n": numbers, "devices": one["devices"]}
+        best, bound = (predict(layer, one["gpu"], sizes, rung=rung) for rung in (None, "bound"))
+        found.append(
+            rows.assign(
+                seconds=best.seconds,
+                lower_s=bound.seconds,
+                constants_from=best.constants_from,
+                error=errors(best.seconds, rows["latency_s"]),
+            )
+        )
     return pd.concat(found, ignore_index=True)
 
 
@@ -106,8 +119,10 @@ def markdown(scored: pd.DataFrame, exchanged: pd.DataFrame, left_out: int) -> st
         "",
         "## Collectives of the devices of one node",
         "",
-        "Predicted at rung `kernel`, with the constants of NCCL's own tuning table and of NVIDIA's talk on "
-        "sums in the switch (`costmodel.kernels.collective`). No device has constants of its own.",
+        "Algorithms named are kernels in which devices read each other's memory, as vLLM chose them by size; "
+        "where none is named, NCCL or RCCL chose. Constants were fitted on all-reduces of two and eight "
+        "devices in a CUDA graph, of the source of the rows in bf16; those in fp32 are of another source. "
+        "Without constants (`none`) those of NCCL's own tuning table serve.",
         "",
         *_table(exchanged[~exchanged_kept], AMONG),
         "",

@@ -202,16 +202,21 @@ def _count(device: Device, path: Path, force: bool) -> pd.DataFrame:
 
 def _fit_tables(tables: Sequence[Path]) -> None:
     from costmodel.validation.calibrate import calibrate_tables
+    from costmodel.validation.calibrate_collectives import calibrate_collectives, is_collectives
     from costmodel.validation.calibrate_posted import calibrate_posted, is_posted
     from costmodel.validation.calibrate_published import calibrate_published, is_published
 
-    measured = [table for table in tables if not (is_published(table) or is_posted(table))]
-    results = calibrate_tables(measured) if measured else []
+    results, measured = [], []
     for table in tables:
         if is_published(table):
             results += calibrate_published(table.parent)
-        if is_posted(table):
+        elif is_posted(table):
             results += calibrate_posted(table)
+        elif is_collectives(table):
+            results += calibrate_collectives(table)
+        else:
+            measured.append(table)
+    results += calibrate_tables(measured) if measured else []
     for result in results:
         print("\n".join(_write_fit(result)))
 

@@ -11,6 +11,9 @@ reduce-scatter     ring        (p − 1) α + (p − 1)/p N β           Thakur 
 all-reduce         ring        2 (p − 1) α + 2 (p − 1)/p N β       Patarasuk & Yuan 2009
 all-reduce         tree        2 ⌈log₂ p⌉ α + 2 N β                Sanders et al. 2009 (NCCL's trees)
 all-reduce         switch      2 α' + (1 + 1/p) N β'               Klenk et al. 2020 (NCCL's NVLS)
+all-reduce         one-shot    see ``costmodel.kernels._peer``     kernels of inference engines
+all-reduce         two-shot    see ``costmodel.kernels._peer``     kernels of inference engines
+all-reduce         multicast   see ``costmodel.kernels._peer``     kernels of inference engines
 all-to-all         pairwise    (p − 1) α + (p − 1)/p N β           Thakur et al. 2005, §4.4
 broadcast, reduce  chain       (p − 1) α + N β, pipelined          NCCL's ring
 broadcast, reduce  tree        ⌈log₂ p⌉ (α + N β), binomial        Thakur et al. 2005, §4.2
@@ -21,14 +24,19 @@ Where a node's switch can add (NVSwitch from its third generation on), each devi
 of the sums. The switch adds it from what all devices send (N per device, its own part included), and the
 device sends it once to reach all others (N/p).
 
-Unless an algorithm is given, the fastest one is taken, as in NCCL. Across nodes of g devices each collective
-is hierarchical (Thakur et al. 2005, §7; NCCL with a network port for each device): what can be reduced or
-gathered over the fast link is, and each device's g-th part crosses the network. All-to-all uses link and
-network concurrently; the partners of a send-receive are in different nodes. A spec may have a link called
-``network``: each device's port to other nodes.
+A ring also reads and writes its own buffer N once, which its messages do not hide: N over a share of the
+memory bandwidth, half of it for an all-gather or a reduce-scatter. (All-reduces of 1 GiB on 2, 4 and 8 A100,
+2 and 4 H200, and 2 and 4 B200 all come to 0.94 of the links and this pass; ``validation/posted``.)
 
-Left out: contention between collectives, protocols for short messages, network switches that add, and the
-arithmetic of reductions (hidden behind the link, which is slower than memory).
+Unless an algorithm is given, the fastest of NCCL's is taken, as NCCL does. With ``custom`` it is the fastest
+of NCCL's and of the kernels in which devices read each other's memory, as in inference engines. Across nodes
+of g devices each collective is hierarchical (Thakur et al. 2005, §7; NCCL with a network port for each
+device): what can be reduced or gathered over the fast link is, and each device's g-th part crosses the
+network. All-to-all uses link and network concurrently; the partners of a send-receive are in different nodes.
+A spec may have a link called ``network``: each device's port to other nodes.
+
+Left out: contention between collectives, NCCL's protocols for short messages, network switches that add, and
+the arithmetic of reductions (hidden behind the link, which is slower than memory).
 """
 
 from __future__ import annotations
@@ -41,11 +49,19 @@ from numpy.typing import ArrayLike
 
 from costmodel.errors import UnavailableError, unknown_name
 from costmodel.hardware import Device
+from costmodel.kernels import _peer
+from costmodel.kernels._peer import Times
 from costmodel.kernels.base import Array, Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
+    "ring_share": Constant(
+        0.75, 0.3, 1.0, "1", "share of the links' one-way bandwidth that a ring's long messages reach"
+    ),
+    "local_share": Constant(
+        1.0, 0.03, 1.0, "1", "share of memory bandwidth at which a ring's own buffer is read and written"
+    ),
     "bandwidth_share": Constant(
-        0.75, 0.3, 1.0, "1", "share of the links' one-way bandwidth that long messages reach"
+        0.75, 0.3, 1.0, "1", "share of the links' one-way bandwidth that messages between two devices reach"
     ),
     "tree_share": Constant(
         0.37, 0.1, 1.0, "1", "the same for a tree within a node (NCCL's tuning table: 110 GB/s of A100's 300)"
@@ -65,6 +81,13 @@ CONSTANTS = {
         1.4e-5, 1e-6, 1e-4, "s", "latency of a step to a device of another node (NCCL's tuning table)"
     ),
     "start_s": Constant(8.4e-6, 1e-6, 5e-5, "s", "start-up time of a collective (NCCL's tuning table)"),
+    "ring_start_s": Constant(
+        8.4e-6,
+        1e-6,
+        1e-4,
+        "s",
+        "start-up time of a ring, whose protocol is that of long messages (NCCL's tuning table)",
+    ),
     "switch_share": Constant(
         0.807,
         0.3,
@@ -73,6 +96,9 @@ CONSTANTS = {
         "share of the links that copies through a switch which adds reach: NVIDIA's 480 GB/s of bus "
         "bandwidth on 8 H100 (GTC 2024, S62129), 9/8 of a buffer sent at 0.85 of that (``switch_sums``)",
     ),
+    "switch_fill_s": Constant(
+        4.8e-5, 1e-7, 3e-4, "s", "time until a long message's parts pass through such a switch side by side"
+    ),
     "switch_hop_s": Constant(
         8.3e-6,
         2e-7,
@@ -80,9 +106,17 @@ CONSTANTS = {
         "s",
         "latency of a step through a switch that adds (NCCL's tuning table: 25 µs in all)",
     ),
+    **_peer.CONSTANTS,
 }
 
-#: Algorithms of each collective.
+#: Bytes are bytes: constants hold in every format.
+MEMORY_BOUND = True
+#: Another vendor's links and library are others.
+OWN_VENDOR = True
+
+#: The fastest of NCCL's algorithms and of the kernels of inference engines.
+CUSTOM = "custom"
+#: NCCL's algorithms for each collective.
 ALGORITHMS: Mapping[str, tuple[str, ...]] = {
     "all-reduce": ("ring", "tree", "switch"),
     "all-gather": ("ring",),
@@ -92,6 +126,13 @@ ALGORITHMS: Mapping[str, tuple[str, ...]] = {
     "reduce": ("ring", "tree"),
     "send-receive": ("direct",),
 }
+#: Half the passes over the buffer of an all-reduce, which gathers after it has scattered.
+_PASSES = {"all-reduce": 1.0, "all-gather": 0.5, "reduce-scatter": 0.5}
+#: Messages from this length on take ``switch_fill_s`` until their parts pass side by side; shorter ones take
+#: as much less as they are shorter [bytes] (all-reduces of 4 to 64 MiB on H200, ``validation/posted``).
+_FILLING = 2.0**25
+#: Algorithms in which a switch adds.
+_BY_SWITCH = ("switch", "multicast")
 
 
 class Steps(NamedTuple):
@@ -212,7 +253,9 @@ def seconds(
     collective : str
         One of ``ALGORITHMS``.
     algorithm : str, optional
-        ``ring``, ``tree`` or ``switch``; default: the fastest one that the devices support.
+        Of an all-reduce: ``ring``, ``tree`` or ``switch`` (NCCL's), ``one-shot``, ``two-shot`` or
+        ``multicast`` (`costmodel.kernels._peer`), or ``custom``, the fastest of all six. Default: the fastest
+        of NCCL's.
     dtype : str
         Format of the numbers; has no effect here.
 
@@ -226,39 +269,65 @@ def seconds(
     UnknownNameError
         If there is no such collective or algorithm.
     UnavailableError
-        If the device has no link, or lacks the switch that the algorithm needs.
+        If the device has no link, or lacks the switch that the algorithm needs; if devices of several nodes
+        are to read each other's memory.
     """
     if collective not in ALGORITHMS:
         raise unknown_name("collective", collective, ALGORITHMS)
-    ways = ALGORITHMS[collective]
-    if algorithm is not None and algorithm not in ways:
-        raise unknown_name(f"algorithm of {collective}", algorithm, ways)
+    known = named(collective)
+    if algorithm is not None and algorithm not in known:
+        raise unknown_name(f"algorithm of {collective}", algorithm, known)
     runs(device, algorithm=algorithm)
-    there = [way for way in ways if way != "switch" or device.switch_sums]
     given = filled(CONSTANTS, constants)
     buffer, many, group = as_rows(size, devices, devices if node is None else node)
-    found = [
-        _times(device, given, way, layered(collective, way, buffer, many, group))
-        for way in ([algorithm] if algorithm else there)
-    ]
-    hops, link = found[0]
-    for other_hops, other_link in found[1:]:
-        faster = other_hops + other_link < hops + link
-        hops, link = np.where(faster, other_hops, hops), np.where(faster, other_link, link)
-    launch = np.where(many > 1, given["start_s"], 0.0)
-    return Estimate(hops + link + launch, {"link": link, "depth": hops, "launch": launch})
+    if algorithm in _peer.ALGORITHMS and np.any(many > group):
+        raise UnavailableError(f"{algorithm} is an all-reduce of devices of one node; take ring or tree")
+    fastest, *others = (
+        _peer_times(device, given, way, buffer, many, group)
+        if way in _peer.ALGORITHMS
+        else _times(device, given, collective, way, buffer, layered(collective, way, buffer, many, group))
+        for way in _tried(device, collective, algorithm)
+    )
+    for other in others:
+        faster = sum(other) < sum(fastest)
+        fastest = Times(*(np.where(faster, new, old) for new, old in zip(other, fastest, strict=True)))
+    alone = many == 1
+    depth, link, launch = (np.where(alone, 0.0, term) for term in fastest)
+    return Estimate(depth + link + launch, {"link": link, "depth": depth, "launch": launch})
+
+
+def named(collective: str) -> tuple[str, ...]:
+    """Return the algorithms of a collective that can be asked for."""
+    ways = ALGORITHMS[collective]
+    return (*ways, *_peer.ALGORITHMS, CUSTOM) if collective == "all-reduce" else ways
+
+
+def _tried(device: Device, collective: str, algorithm: str | None) -> list[str]:
+    """Return the algorithms among which the fastest is taken."""
+    if algorithm not in (None, CUSTOM):
+        return [algorithm]
+    ways = ALGORITHMS[collective] + (_peer.ALGORITHMS if algorithm == CUSTOM else ())
+    return [way for way in ways if not _lacking(device, way)]
 
 
 def runs(device: Device, *, algorithm: str | None = None, **_: object) -> None:
-    """Refuse algorithm ``switch`` on a device without a switch that adds.
+    """Refuse an algorithm on a device that lacks the switch or the loads which it needs.
 
     Raises
     ------
     UnavailableError
-        If it has none.
+        If it does.
     """
-    if algorithm == "switch" and not device.switch_sums:
-        raise UnavailableError(f"{device.name} has no switch that adds; take algorithm ring or tree")
+    lacking = _lacking(device, algorithm)
+    if lacking:
+        raise UnavailableError(f"{device.name} has no {lacking}; take algorithm ring or tree")
+
+
+def _lacking(device: Device, algorithm: str | None) -> str:
+    """Return what a device lacks for an algorithm; empty if nothing."""
+    if algorithm in _peer.ALGORITHMS and device.spec.units.kind not in _peer.UNITS:
+        return "loads from another device's memory"
+    return "switch that adds" if algorithm in _BY_SWITCH and not device.switch_sums else ""
 
 
 def check(device: Device, **_: object) -> None:
@@ -289,14 +358,35 @@ def _network(device: Device, given: Mapping[str, float]) -> float:
 
 
 def _times(
-    device: Device, given: Mapping[str, float], algorithm: str, steps: tuple[Steps, Steps, Steps]
-) -> tuple[Array, Array]:
-    """Return the time of the steps' latencies and the time of their bytes [s]."""
+    device: Device,
+    given: Mapping[str, float],
+    collective: str,
+    algorithm: str,
+    size: Array,
+    steps: tuple[Steps, Steps, Steps],
+) -> Times:
+    """Return the times of one of NCCL's algorithms [s]."""
     within, across, direct = steps
+    ring = algorithm == "ring" and collective in _PASSES
     hop = given["switch_hop_s" if algorithm == "switch" else "hop_s"]
     shares = {"tree": given["tree_share"], "switch": given["switch_share"] * device.switch_sums}
-    share = shares.get(algorithm, given["bandwidth_share"])
+    share = given["ring_share"] if ring else shares.get(algorithm, given["bandwidth_share"])
     network = _network(device, given)
-    hops = np.maximum(within.hops * hop, direct.hops * given["network_hop_s"])
-    sent = np.maximum(within.sent / (share * _within(device)), direct.sent / network)
-    return hops + across.hops * given["network_hop_s"], sent + across.sent / network
+    depth = np.maximum(within.hops * hop, direct.hops * given["network_hop_s"])
+    depth = depth + across.hops * given["network_hop_s"]
+    sent = np.maximum(within.sent / (share * _within(device)), direct.sent / network) + across.sent / network
+    if ring:
+        own = _PASSES[collective] * size / (given["local_share"] * device.hbm_bandwidth)
+        sent = sent + np.where(within.sent > 0, own, 0.0)
+    if algorithm == "switch":
+        depth = depth + given["switch_fill_s"] * np.minimum(1.0, size / _FILLING)
+    start = np.full_like(sent, given["ring_start_s" if ring else "start_s"])
+    return Times(depth, sent, start)
+
+
+def _peer_times(
+    device: Device, given: Mapping[str, float], algorithm: str, size: Array, devices: Array, node: Array
+) -> Times:
+    """Return the times of devices that read each other's memory; infinite across nodes [s]."""
+    found = _peer.times(algorithm, size, np.maximum(devices, 2), _within(device), given)
+    return Times(*(np.where(devices > node, np.inf, term) for term in found))

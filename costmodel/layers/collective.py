@@ -24,7 +24,7 @@ ADJOINT = {
 }
 
 #: Algorithms of an all-reduce; the other collectives have one each (`costmodel.kernels.collective`).
-ALGORITHMS = ("auto", "ring", "tree", "switch")
+ALGORITHMS = ("auto", "custom", "ring", "tree", "switch", "one-shot", "two-shot", "multicast")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +38,10 @@ class Collective(Layer):
         ``reduce-scatter`` (every device gets its part of the sum), ``all-to-all`` (devices exchange parts)
         or ``send-receive`` (every device sends its buffer on).
     algorithm : str
-        ``auto``, the fastest available; for an all-reduce also ``ring``, ``tree`` or ``switch``. It sets the
-        time; the bytes sent are counted as in a ring, where no device sends more than it has to.
+        ``auto``, the fastest of NCCL's; for an all-reduce also one of them (``ring``, ``tree``, ``switch``),
+        a kernel in which the devices of a node read each other's memory (``one-shot``, ``two-shot``,
+        ``multicast``), or ``custom``, the fastest of all six, as inference engines choose. It sets the time;
+        the bytes sent are counted as in a ring, where no device sends more than it has to.
     """
 
     name: ClassVar[str] = "collective"

@@ -20,7 +20,15 @@ def of_stream(part: Part, whole: Part, width: int) -> bool:
 
 
 def exchange(
-    name: str, of: Part, collective: str, rows: sp.Expr, width: sp.Expr | int, *, devices: int, node: int
+    name: str,
+    of: Part,
+    collective: str,
+    rows: sp.Expr,
+    width: sp.Expr | int,
+    *,
+    devices: int,
+    node: int,
+    algorithm: str = "auto",
 ) -> Part:
     """Return a collective over rows of that width, in the number format of a part's results.
 
@@ -36,6 +44,9 @@ def exchange(
         Rows and columns of one device's buffer.
     devices, node : int
         Number of devices that take part, and how many of them are in one node.
+    algorithm : str
+        Algorithm of ``costmodel.layers.collective``.
     """
-    layer = Collective(dtype=parse_dtype(of.layer.dtype).around.name, collective=collective)
+    wide = parse_dtype(of.layer.dtype).around.name
+    layer = Collective(dtype=wide, collective=collective, algorithm=algorithm)
     return Part.of(name, layer, m=rows, n=width, devices=devices, node=node)

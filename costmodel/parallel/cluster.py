@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike
 
 from costmodel import hardware
 from costmodel.arguments import typed
+from costmodel.calibration import Wanted
+from costmodel.choosing import choose
 from costmodel.errors import CostmodelError
 from costmodel.evaluate import as_one_size
 from costmodel.kernels import collective
@@ -98,7 +100,14 @@ class Cluster:
             Number of devices that take part, and how many of them fit into one node: below 1 if a device
             here is a group that is wider than a node.
         """
+        # Bytes are bytes: any format's constants do.
+        wanted = Wanted("collective", name.replace("-", "_"), "bf16")
         estimate = collective.seconds(
-            self.machine, {}, size=size, devices=devices, node=np.maximum(1.0, node), collective=name
+            self.machine,
+            choose(self.machine, wanted).constants,
+            size=size,
+            devices=devices,
+            node=np.maximum(1.0, node),
+            collective=name,
         )
         return np.asarray(estimate.seconds)

@@ -137,10 +137,11 @@ def test_tensor_parallel_devices_have_equal_shares(costmodel, config):
 
 
 def test_parts_that_nobody_measured_are_named(costmodel, config):
-    words = ["model", config, "-m", "h200-sxm", "-D", "seq=64", "--use", "decode"]
+    words = ["model", config, "-m", "h200-sxm", "-D", "seq=64", "--use", "decode", "--tensor", "2"]
     assert "no measured constants" not in costmodel(*words).out
-    assert "\nno measured constants for: between devices\n" in costmodel(*words, "--tensor", "2").out
-    assert "no measured constants" not in costmodel(*words, "--tensor", "2", "--rung", "bound").out
+    mamba = ["model", "mamba-130m", "-m", "h200-sxm", "-D", "seq=64"]
+    assert "\nno measured constants for: selective scan\n" in costmodel(*mamba).out
+    assert "no measured constants" not in costmodel(*mamba, "--rung", "bound").out
 
 
 def test_recomputation_takes_less_memory_and_more_flops(costmodel, config):

@@ -7,7 +7,7 @@ import pytest
 
 from costmodel import hardware
 from costmodel.errors import UnavailableError, UnknownNameError
-from costmodel.kernels import collective
+from costmodel.kernels import _peer, collective
 from costmodel.layers.collective import ALGORITHMS as CHOICES
 
 A100 = hardware.load("nvidia/a100-sxm-80gb")
@@ -15,8 +15,9 @@ H200 = hardware.load("nvidia/h200-sxm")
 #: Latency (α) and time per byte (β) of a link and of a slower network; starting costs nothing.
 ALPHA, FAR_ALPHA = 2e-6, 1e-5
 PLAIN = {
-    "bandwidth_share": 1.0, "tree_share": 1.0, "network_share": 1.0, "network_bandwidth": 20e9,
-    "hop_s": ALPHA, "network_hop_s": FAR_ALPHA, "start_s": 0.0,
+    "bandwidth_share": 1.0, "ring_share": 1.0, "local_share": math.inf, "tree_share": 1.0,
+    "network_share": 1.0, "network_bandwidth": 20e9,
+    "hop_s": ALPHA, "network_hop_s": FAR_ALPHA, "start_s": 0.0, "ring_start_s": 0.0, "switch_fill_s": 0.0,
 }  # fmt: skip
 BETA, FAR_BETA = 1 / A100.link_bandwidth, 1 / 20e9
 
@@ -255,7 +256,7 @@ def test_the_network_of_a_spec_replaces_the_default_one():
 
 def test_the_collective_layer_offers_every_all_reduce_algorithm():
     """A layer does not import kernel models, so this test holds the two lists together."""
-    assert ("auto", *collective.ALGORITHMS["all-reduce"]) == CHOICES
+    assert {"auto", *collective.named("all-reduce")} == set(CHOICES)
 
 
 def test_unknown_collectives_algorithms_and_missing_links_are_refused():
@@ -271,19 +272,22 @@ def test_unknown_collectives_algorithms_and_missing_links_are_refused():
 
 
 @pytest.mark.parametrize("name", collective.CONSTANTS)
-def test_every_constant_changes_the_time_of_some_all_reduce(name):
+def test_every_constant_changes_the_time_of_some_collective(name):
     """It does in at least one algorithm; within one node, a tree sends over the links."""
     constant = collective.CONSTANTS[name]
+    within = [("all-reduce", way) for way in _peer.ALGORITHMS]
+    anywhere = [("all-reduce", way) for way in ways("all-reduce", H200)] + [("all-to-all", None)]
 
     def times(value):
-        sizes = {"size": 1e8, "devices": 32, "node": np.array([8, 32])}
-        each = [
-            collective.seconds(H200, {name: value}, **sizes, algorithm=way)
-            for way in ways("all-reduce", H200)
+        each = [(*one, 32) for one in within] + [(*one, np.array([8, 32])) for one in anywhere]
+        return [
+            collective.seconds(
+                H200, {name: value}, size=1e8, devices=32, node=node, collective=kind, algorithm=way
+            ).seconds.tolist()
+            for kind, way, node in each
         ]
-        return np.array([found.seconds for found in each])
 
-    assert (times(constant.low) != times(constant.high)).any()
+    assert times(constant.low) != times(constant.high)
 
 
 def test_bus_bandwidth_of_eight_h100_is_what_nvidia_states():

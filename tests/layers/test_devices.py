@@ -269,14 +269,14 @@ def test_kernel_predictions_are_at_least_their_bound_and_say_what_they_lack(name
     if name == "megatron":
         sizes = {**sizes, "d_model": 4096}
     layer = get(name)(direction=direction)
-    bound = cm.predict(layer, "a100-sxm-80gb", rung="bound", **sizes)
+    bound = cm.predict(layer, "mi300x", rung="bound", **sizes)
     for rung in (None, "kernel"):
-        p = cm.predict(layer, "a100-sxm-80gb", rung=rung, **sizes)
+        p = cm.predict(layer, "mi300x", rung=rung, **sizes)
         assert bound.lower_s <= bound.seconds <= p.seconds
         assert p.rung == "kernel"
         assert "none" in p.constants_from
     with pytest.raises(UnavailableError, match="collective"):
-        cm.predict(layer, "a100-sxm-80gb", rung="calibrated", **sizes)
+        cm.predict(layer, "mi300x", rung="calibrated", **sizes)
 
 
 def test_a_ring_across_nodes_is_limited_by_the_network():
