@@ -20,10 +20,11 @@ Options = dict[str, Any]
 CACHE_WRITES = {"vllm": "token", "sglang": "bytes", "trtllm": "bytes"}
 
 #: What a framework's benchmark rotates from one replay of a product to the next, which decides how much stays
-#: warm in L2.
+#: warm in L2. AITER's FP8 kernels with scales per block (DeepSeek's) go by a name of their own, beside those
+#: with a scale per row.
 ROTATIONS = {
     **{"trtllm": "weights", "sglang": "operands", "vllm": "layers", "sarathi-vllm": "operands"},
-    "aiter": "copies",
+    **dict.fromkeys(("aiter", "aiter-blockscale"), "copies"),
 }
 
 #: Libraries whose recurrences launch a kernel per step, and the one that fuses all steps into one kernel.

@@ -23,7 +23,7 @@ from costmodel.files import forget
 from costmodel.hardware import Device
 from costmodel.layers.recurrent import GATES
 from costmodel.measured import framework, harness
-from costmodel.validation import fit_cpu, fit_stream
+from costmodel.validation import fit_cpu, fit_gemm, fit_stream
 from costmodel.validation.calibrate_chains import Calibrated, calibrate_chains
 from costmodel.validation.cells import (
     Cell,
@@ -149,9 +149,6 @@ def _fit_cell(
     fitted, judged = parted(rows)
     if cell.op in GATES:
         fitted, judged = (_with_others(part, device, found) for part in (fitted, judged))
-    start = _given(cell, found)
-    constants = six_digits(recipe(cell.kernel).fit(fitted, device, start))
-    predicted = seconds_of(cell, constants, judged, device)
     wanted = calibration.Wanted(
         kernel=cell.kernel,
         op=cell.op,
@@ -160,6 +157,9 @@ def _fit_cell(
         harness=cell.harness,
         label=cell.label or None,
     )
+    start = _given(cell, fitted, wanted, device, found)
+    constants = six_digits(recipe(cell.kernel).fit(fitted, device, start))
+    predicted = seconds_of(cell, constants, judged, device)
     without = seconds_of(cell, _without(wanted, device), judged, device)
     found.held_out.append(judged.assign(seconds=predicted, without_s=without, cell=str(cell)))
     checked(predicted, without, judged["latency_s"].to_numpy(dtype=np.float64))
@@ -179,8 +179,16 @@ def _fit_cell(
     )
 
 
-def _given(cell: Cell, found: _Found) -> Mapping[str, float]:
-    """Return the constants given to a fit: memory constants on a CPU, and some passes' bandwidth share."""
+def _given(
+    cell: Cell, rows: pd.DataFrame, wanted: calibration.Wanted, device: Device, found: _Found
+) -> Mapping[str, float]:
+    """Return the constants given to a fit: memory constants on a CPU, and some passes' bandwidth share.
+
+    Products that a kernel for few rows runs say nothing of others, which keep the constants used without
+    this fit.
+    """
+    if cell.kernel == "gemm" and fit_gemm.decoded(rows, device):
+        return {n: v for n, v in _without(wanted, device).items() if n not in fit_gemm.free(rows, device)}
     if cell.kernel.startswith("cpu_"):
         return {**found.memory, **fit_cpu.GIVEN.get(cell.op, {})}
     similar = (cell.kernel, fit_stream.SHARE_OF.get(cell.op), cell.dtype)

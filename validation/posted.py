@@ -103,10 +103,10 @@ def markdown(scored: pd.DataFrame, exchanged: pd.DataFrame, left_out: int) -> st
         "",
         "These are times that people and vendors posted on GitHub: square products by torch on random "
         "numbers (`bmm` with a batch of one, no operand transposed), other products (`gemm`: the best of "
-        "many shapes, or after ten thousand calls), attention by named kernels, and collectives. Errors "
-        "compare predicted with posted time [%]: `median` and `mean` are absolute, `bias` is the median "
-        "signed error (positive: predicted too long), `least` and `most` are its extremes. Posts of the same "
-        "kernel differ by 10 % and more, because boards, clocks and what else a call does differ. "
+        "many shapes, after ten thousand calls, or of one row), attention by named kernels, and collectives. "
+        "Errors compare predicted with posted time [%]: `median` and `mean` are absolute, `bias` is the "
+        "median signed error (positive: predicted too long), `least` and `most` are its extremes. Posts of "
+        "the same kernel differ by 10 % and more, because boards, clocks and what else a call does differ. "
         f"{left_out} rows under {SHORTEST * 1e6:.0f} µs are left out, because many of them show the host's "
         f"launch overhead. Lower bounds above the posted time: {_above(scored) + _above(exchanged)} of "
         f"{len(scored) + len(exchanged)}.",

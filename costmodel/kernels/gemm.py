@@ -7,7 +7,7 @@ and memory. Memory traffic is the cold misses, plus what later waves read again 
 (blocks are rastered in bands). In fp32, where rows lie k elements apart, repeated reads also occur because
 blocks get out of step, and loads open DRAM pages (`_strided`). Long arithmetic is slowed down by the power
 limit. The library's tile and split are taken to be those of least time over its menu, unless the kernel's
-name or a published dispatch table gives them. Single rows and small products have special kernels.
+name or a published dispatch table gives them. Few rows and small products have special kernels.
 
 Sources: tiles, waves and split-K: NVIDIA, "Matrix Multiplication Background User's Guide"; raster bands:
 CUTLASS's threadblock swizzle; the rest is inferred from residuals on the measurements.
@@ -129,6 +129,9 @@ CONSTANTS = {
     "row_split_s": Constant(
         1.4e-6, 1e-7, 3e-5, "s", "reduction after Ampere's GEMV kernel, which splits few, long rows of B"
     ),
+    "decode_cycles": Constant(
+        0.0, 0.0, 10.0, "cycles", "time per row of A and K of AITER's kernel for few rows; 0: not used"
+    ),
     "quantise_share": Constant(
         0.7, 0.1, 1.5, "1", "share of the memory bandwidth that dynamic quantisation reaches"
     ),
@@ -186,6 +189,9 @@ _SMALL_DEPTH = {"ada": (8193.0, 2048.0, 128.0), "ampere": (257.0, 0.0, 64.0)}
 _TINY_DEPTH = 1024.0
 #: Architectures with a special kernel for a single row of A; Hopper and Blackwell use the general one.
 _ROW_FAMILIES = ("ampere", "ampere-ga10x", "ada", "blackwell-rtx")
+#: Architecture with AITER's kernel for few rows (FlyDSL's ``gemm_decode``) → the most rows of A it takes. It
+#: multiplies each element of B that it loads with all of them. hipBLASLt chooses from its tiles there.
+DECODED = {"cdna3": 4.0}
 #: Ampere's cuBLAS splits the rows of B for a single row of A (GEMV) where there are fewer than this, and they
 #: are longer than this, into this many parts.
 _FEW_LONG_ROWS, _LONG_ROW, _ROW_PARTS = 128.0, 256.0, 4.0
@@ -298,7 +304,7 @@ def seconds(
 def _few_rows(
     device: Device, c: Mapping[str, float], p: Problem, hbm: Array
 ) -> Iterator[tuple[NDArray[np.bool_], Array, dict[str, Array]]]:
-    """Yield special kernels for one row and for small products: which products, time after the start, limits.
+    """Yield special kernels for few rows and small products: which products, time after the start, limits.
 
     All times are in seconds; `hbm` is the memory time. If two kernels match a product, the later one counts.
     """
@@ -312,6 +318,9 @@ def _few_rows(
             cut = (p.m == 1) & (p.batch * p.n < _FEW_LONG_ROWS) & (p.k > _LONG_ROW)
             chain = chain / _ROW_PARTS + c["row_split_s"]
             yield cut, chain + np.maximum(hbm, fed), {"hbm": hbm, "l2": fed, "depth": chain}
+    if c["decode_cycles"] > 0 and device.family in DECODED:
+        chain = p.m * p.k * c["decode_cycles"] * cycle
+        yield p.m <= DECODED[device.family], chain + hbm, {"hbm": hbm, "depth": chain}
     if c["small_cycles"] > 0 and device.family in _SMALL_DEPTH:
         few, many, free = _SMALL_DEPTH[device.family]
         small = (p.m > 1) & (work < SMALL_WORK) & (p.k < np.where(p.m <= _SMALL_ROWS, few, many))

@@ -10,7 +10,7 @@ from costmodel import hardware
 from costmodel.errors import UnavailableError, UnknownNameError
 from costmodel.kernels import _tiles as tiles
 from costmodel.kernels import gemm
-from costmodel.validation import cells, fit_gemm
+from costmodel.validation import cells, fit_gemm, posted
 
 A100 = hardware.load("nvidia/a100-sxm-80gb")
 H200 = hardware.load("nvidia/h200-sxm")
@@ -392,6 +392,26 @@ def test_a100_splits_few_long_rows_of_b_for_a_single_row_of_a(measured):
         assert got == pytest.approx(rows[k], rel=0.06)
 
 
+def test_aiters_kernel_for_few_rows_reads_the_weights_once_and_multiplies_them_with_each_row():
+    mi300x, n, k = hardware.load("amd/mi300x"), 16384.0, 8192.0
+    decoding = {**COLD, "decode_cycles": 0.1}
+    for m in (1.0, 4.0):
+        read = 2 * (n * k + m * (n + k)) / mi300x.hbm_bandwidth
+        got = seconds(mi300x, decoding, m=m, n=n, k=k)
+        assert got == pytest.approx(read + m * k * 0.1 / mi300x.clock_hz)
+    # More rows, other formats and other architectures have tiles.
+    for device, sizes in ((mi300x, {"m": 5}), (mi300x, {"m": 4, "dtype": "fp8"}), (H200, {"m": 4})):
+        assert seconds(device, decoding, n=n, k=k, **sizes) == seconds(device, COLD, n=n, k=k, **sizes)
+
+
+def test_mi300x_decodes_at_nine_tenths_of_the_memory_bandwidth():
+    """Of AITER's table, one row: what 12,032 more rows of B take."""
+    rows = posted.fitted().query("gpu == 'mi300x' and dtype == 'bf16' and m == 1 and k == 7168")
+    times = rows.set_index("n")["latency_s"]
+    rate = 2 * (20480 - 8448) * 7168 / (times[20480] - times[8448])
+    assert rate / hardware.load("amd/mi300x").hbm_bandwidth == pytest.approx(0.91, abs=0.01)
+
+
 def test_the_first_128_steps_of_a_small_product_are_part_of_its_start(measured):
     rows = measured[(measured["gpu"] == "l40s") & measured["framework"].str.startswith("trtllm")]
     rows = rows[rows["m"].between(2, 16) & (rows["n"] <= 256)]
@@ -460,6 +480,8 @@ def test_what_two_blocks_of_a_cluster_share_comes_once():
             "hbm",
         ),
         ("a100-sxm-80gb", {"row_cycles": 0.5}, {"m": 1, "n": 32, "k": 8192}, "depth"),
+        ("mi300x", {"decode_cycles": 0.1, "cache_share": 0.0}, {"m": 4, "n": 8192, "k": 8192}, "hbm"),
+        ("mi300x", {"decode_cycles": 0.1, "cache_share": 0.0}, {"m": 4, "n": 32, "k": 8192}, "depth"),
     ],
 )
 def test_terms_of_a_kernel_for_few_rows_are_its_own(device, constants, sizes, limit):

@@ -109,8 +109,8 @@ def test_tokens_per_second_are_near_those_posted():
     assert np.mean([p.lo80_s <= posted <= p.hi80_s for p, posted in found]) > 0.75
 
 
-#: Model, weights, number of A100 that share it, tokens per second: gpt-fast's README, with all-reduces in which
-#: devices read each other's memory (``ENABLE_INTRA_NODE_COMM``).
+#: Model, weights, number of A100 that share it, tokens per second: gpt-fast's README, with all-reduces in
+#: which devices read each other's memory (``ENABLE_INTRA_NODE_COMM``).
 SHARED = (
     ("llama-2-7b", None, 2, 168.84),
     ("llama-2-7b", None, 4, 254.02),

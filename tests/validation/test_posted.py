@@ -11,7 +11,7 @@ from costmodel.score import score
 from costmodel.validation import posted
 from costmodel.validation.calibrate import calibrate_tables
 from costmodel.validation.calibrate_posted import calibrate_posted
-from costmodel.validation.heldout import NEVER_FITTED
+from costmodel.validation.heldout import NEVER_FITTED, held_out
 
 ROWS, FITTED = posted.rows(), posted.fitted()
 
@@ -166,11 +166,41 @@ def test_shipped_constants_of_products_are_as_good_as_posted_rows_allow():
     fits = calibrate_tables([posted.FOLDER / "products_fitted.csv"])
     assert {fit.file.device for fit in fits} == {"amd/mi300x", "amd/mi355x"}
     for fit in fits:
-        (section,) = fit.file.sections
-        (shipped,) = [s for s in calibration.load(fit.file.device) if s.cell == section.cell]
-        assert shipped.provenance.mape == pytest.approx(section.provenance.mape, abs=0.3)
-        assert shipped.provenance.table_hash == section.provenance.table_hash
-        assert shipped.provenance.mape < {"amd/mi300x": 7, "amd/mi355x": 12}[fit.file.device]
+        assert not fit.refused
+        shipped = {s.cell: s for s in calibration.load(fit.file.device) if s.kernel == "gemm"}
+        assert shipped.keys() == {section.cell for section in fit.file.sections}
+        for section in fit.file.sections:
+            of = shipped[section.cell].provenance
+            assert of.mape == pytest.approx(section.provenance.mape, abs=0.3)
+            assert of.table_hash == section.provenance.table_hash
+            assert of.mape < 13
+
+
+def test_no_lower_bound_is_above_a_time_that_constants_are_fitted_on():
+    products = score(FITTED[FITTED["op"] == "gemm"])
+    assert products["lower_s"].notna().all()
+    assert not (products["lower_s"] > products["latency_s"]).any()
+
+
+def test_products_of_few_rows_on_amd_are_near_those_tabulated():
+    """Decoding: up to 64 rows, held out. By the constants of 16 bits the median was 16 to 64 % off."""
+    rows = FITTED[
+        (FITTED["op"] == "gemm") & (FITTED["m"] <= 64) & FITTED["framework"].str.startswith("aiter")
+    ]
+    scored = score(rows[held_out(rows)])
+    error = (scored["seconds"] / scored["latency_s"] - 1).abs()
+    by_cell = error.groupby([scored["gpu"], scored["dtype"], scored["framework"]])
+    medians = by_cell.median()[by_cell.size() >= 5]
+    assert len(medians) == 8
+    assert medians.max() < 0.16
+
+
+def test_only_rows_of_the_kernel_for_few_rows_leave_the_constants_of_tiles_as_they_are():
+    """AITER's bf16 rows on MI300X have up to 4 rows; torch's constants of fp16 hold for more."""
+    sections = {(s.dtype, s.framework): s for s in calibration.load("amd/mi300x")}
+    tiles, few = sections["fp16", "pytorch"].constants, sections["bf16", "aiter"].constants
+    assert set(few) - set(tiles) == {"decode_cycles", "start_s"}
+    assert {name for name in tiles if tiles[name] != few[name]} == {"bandwidth_share"}
 
 
 def test_backward_passes_of_flash_attention_are_near_those_posted(judged):
