@@ -123,8 +123,8 @@ def markdown(scored: pd.DataFrame, exchanged: pd.DataFrame, latents: pd.DataFram
         "them without torch.compile; `latent_core` is FlashMLA's kernel alone "
         "(`costmodel.validation.latent`). Formats are those of the products with weights and of the cache; "
         f"`few` keys are up to {FEW_KEYS:,} of all sequences together. Of A100, B200 and H200 these are the "
-        "shapes that `costmodel.validation.heldout` holds out; B300 and H20 are predicted with what was "
-        "found on B200 and H200.",
+        "shapes that `costmodel.validation.heldout` holds out; B300, GB300 and H20 are predicted with "
+        "what was found on B200 and H200.",
         "",
         *_table(latents, MODULES),
         "",

@@ -12,6 +12,7 @@ width c + d_r for the scores, and of width c for the outputs.
 Read from the sources: a tile's heads of triton (``BLOCK_H`` of ``triton_decode_attention.py``, Apache-2.0)
 and of FlashMLA, whose parts fill the units (``get_mla_metadata.cu``, MIT). Inferred from vLLM's modules
 (``validation/posted/latent_fitted.csv``): triton's keys a part, trtllm's heads a tile, shares and rates.
+Triton's share is A100's; whether other devices reach it is not known.
 """
 
 from __future__ import annotations
@@ -104,8 +105,8 @@ class Latents:
 
 
 def kernel_on(device: Device, named: str | None) -> str:
-    """Return the library that attends over latents: the one named if it does, else the architecture's."""
-    return named if named in LIBRARIES else _DEFAULT.get(device.family, _ELSEWHERE)
+    """Return the library that attends over latents: the architecture's, or triton if that is named."""
+    return _ELSEWHERE if named == _ELSEWHERE else _DEFAULT.get(device.family, _ELSEWHERE)
 
 
 def partition(

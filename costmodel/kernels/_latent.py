@@ -62,7 +62,7 @@ def seconds(
     dtype, kv_dtype : str
         Format of queries and outputs, and of the cache.
     kernel : str, optional
-        A library of `costmodel.kernels._flash_latent`; any other name gives the architecture's.
+        ``triton``; any other name gives the architecture's (`costmodel.kernels._flash_latent`).
 
     Returns
     -------
