@@ -1,8 +1,9 @@
-"""Compare predictions with posted times of products, attention and collectives on many devices.
+"""Compare predictions with posted times of products, attention, latent attention and collectives.
 
 The rows (``validation/posted/``, with their sources) are results that people and vendors posted on GitHub,
-copied unchanged. Nothing is fitted on those judged; AMD's attention and products, and NVIDIA's all-reduces,
-are fitted on others. ``validation/DIARY.md`` says what was learned from those of devices not kept aside.
+copied unchanged. Nothing is fitted on those judged; AMD's attention and products, NVIDIA's all-reduces and
+facts of latent attention (`costmodel.validation.latent`) are fitted on others. ``validation/DIARY.md`` says
+what was learned from those of devices that are not kept aside.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from costmodel.files import write_text
 from costmodel.layers.collective import Collective
 from costmodel.predict import predict
 from costmodel.score import score
+from costmodel.validation import latent
 from costmodel.validation.heldout import kept_aside
 from costmodel.validation.residuals import errors
 
@@ -31,6 +33,10 @@ SHORTEST = 5e-5
 _CELL = ["gpu", "op", "direction", "dtype", "kernel", "constants_from"]
 #: Columns that identify a collective, without the bytes.
 AMONG = ["gpu", "collective", "algorithm", "dtype", "devices", "constants_from"]
+#: Columns that identify a cell of latent attention.
+MODULES = ["gpu", "op", "products", "cache", "kernel", "keys"]
+#: Cached keys of all sequences of a module up to which launches count more than attention.
+FEW_KEYS = 2**16
 _HEADINGS = ("rows", "median", "mean", "bias", "least", "most")
 
 
@@ -78,6 +84,12 @@ def collectives() -> pd.DataFrame:
     return pd.concat(found, ignore_index=True)
 
 
+def modules() -> pd.DataFrame:
+    """Return the posted modules of latent attention with predictions, of few ``keys`` and of many."""
+    found = latent.predicted(pd.read_csv(FOLDER / "latent.csv"))
+    return found.assign(keys=(found["batch"] * found["seq_kv"] <= FEW_KEYS).map({True: "few", False: "many"}))
+
+
 def by_cell(scored: pd.DataFrame, cell: Sequence[str] = _CELL) -> pd.DataFrame:
     """Return the errors [%] by device, operation, direction, format, kernel and origin of the constants."""
     grouped = scored.groupby(list(cell), sort=True)["error"]
@@ -92,9 +104,10 @@ def by_cell(scored: pd.DataFrame, cell: Sequence[str] = _CELL) -> pd.DataFrame:
     return pd.DataFrame(table).reset_index()
 
 
-def markdown(scored: pd.DataFrame, exchanged: pd.DataFrame, left_out: int) -> str:
+def markdown(scored: pd.DataFrame, exchanged: pd.DataFrame, latents: pd.DataFrame, left_out: int) -> str:
     """Return the page."""
     kept, exchanged_kept = kept_aside(scored), kept_aside(exchanged)
+    all_rows = (scored, exchanged, latents)
     lines = [
         "# What others posted",
         "",
@@ -108,14 +121,25 @@ def markdown(scored: pd.DataFrame, exchanged: pd.DataFrame, left_out: int) -> st
         "median signed error (positive: predicted too long), `least` and `most` are its extremes. Posts of "
         "the same kernel differ by 10 % and more, because boards, clocks and what else a call does differ. "
         f"{left_out} rows under {SHORTEST * 1e6:.0f} µs are left out, because many of them show the host's "
-        f"launch overhead. Lower bounds above the posted time: {_above(scored) + _above(exchanged)} of "
-        f"{len(scored) + len(exchanged)}.",
+        f"launch overhead. Lower bounds above the posted time: {sum(map(_above, all_rows))} of "
+        f"{sum(map(len, all_rows))}.",
         "",
         *_intervals(scored),
         "",
         "## Devices that constants were fitted on, and their relatives",
         "",
         *_table(scored[~kept]),
+        "",
+        "## Latent attention of DeepSeek-V3, whole modules",
+        "",
+        "Projections, norms, rotation, attention and the output projection of 1 to 128 heads, as vLLM runs "
+        "them without torch.compile; `latent_core` is FlashMLA's kernel alone "
+        "(`costmodel.validation.latent`). Formats are those of the products with weights and of the cache; "
+        f"`few` keys are up to {FEW_KEYS:,} of all sequences together. Of A100, B200 and H200 these are the "
+        "shapes that `costmodel.validation.heldout` holds out; B300, GB300 and H20 are predicted with "
+        "what was found on B200 and H200.",
+        "",
+        *_table(latents, MODULES),
         "",
         "## Collectives of the devices of one node",
         "",
@@ -180,10 +204,14 @@ def _row(cells: Iterable[object]) -> str:
 
 def main() -> None:
     """Write the page."""
-    scored, exchanged = judged(), collectives()
-    page = markdown(scored, exchanged, len(rows()) - len(scored))
+    scored, exchanged, latents = judged(), collectives(), modules()
+    page = markdown(scored, exchanged, latents, len(rows()) - len(scored))
     write_text(PAGE, page, overwrite=True)
-    print(f"{len(scored)} posted rows on {scored['gpu'].nunique()} devices, {len(exchanged)} collectives")
+    devices = scored["gpu"].nunique()
+    print(
+        f"{len(scored)} posted rows on {devices} devices, {len(exchanged)} collectives, "
+        f"{len(latents)} of latent attention"
+    )
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ _BY_VLLM = {"fa2": "fa2-paged", "fa3": "fa3-graphs"}
 #: Shared memory of a unit [B] from which FlashInfer takes its wider KV tiles (A100 has 164 KiB, Ada 100).
 _LARGE_SHARED = 128 * 1024
 #: Start-up time of a nearly empty kernel [cycles]: the convolution's, equal on three families.
-_START_CYCLES = 4000.0
+START_CYCLES = 4000.0
 #: Libraries whose kernels look up every sequence's length; the host gives FlashInfer's a plan.
 LOOKING_UP = ("fa2", "fa2-paged", "fa3", "fa3-graphs")
 #: Libraries that merge the splits of a decoding step in a separate kernel; in trtllm the last thread block
@@ -189,7 +189,7 @@ def exponential_rate(device: Device, kernel: str, direction: str) -> float:
 
 def preparation(kernel: str) -> float:
     """Return the time of the kernels that a library launches before the attention kernel [cycles]."""
-    return _START_CYCLES if kernel in _PREPARING else 0.0
+    return START_CYCLES if kernel in _PREPARING else 0.0
 
 
 def check(kernel: str) -> str:

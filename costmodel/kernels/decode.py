@@ -22,10 +22,11 @@ from costmodel import dtypes
 from costmodel.hardware import Device
 from costmodel.kernels import _flash as flash
 from costmodel.kernels import _flash_decode as cut
+from costmodel.kernels import _latent as latent
 from costmodel.kernels import _replay as replay
 from costmodel.kernels._join import CACHE_SHARE, L2_UNIT_BYTES, RAMP_CYCLES, byte_time, miss_share, norm
 from costmodel.kernels._tiling import STAGGER_CYCLES, ceil_div, makespan
-from costmodel.kernels.base import Array, Constant, Estimate, as_arrays, filled
+from costmodel.kernels.base import Constant, Estimate, as_arrays, filled
 
 CONSTANTS = {
     "bandwidth_share": Constant(0.88, 0.3, 1.0, "1", "share of the memory bandwidth that is reached"),
@@ -109,9 +110,9 @@ def seconds(
     batch, heads, kv_heads, seq_kv, head_dim : array_like
         Sizes, broadcast together; `seq_kv` counts the new token, `heads` is a multiple of `kv_heads`.
     flops : array_like, optional
-        FLOPs of both products, where keys and values are the same numbers (MLA's latents); default
-        ``4·batch·heads·seq_kv·head_dim``. They run at the peak: no measurement has so many heads per key that
-        arithmetic limits it.
+        FLOPs of both products, where keys and values are the same numbers (MLA's latents,
+        `costmodel.kernels._latent`); then ``2·head_dim`` is the width of a cached position. Default
+        ``4·batch·heads·seq_kv·head_dim``, at the peak.
     passing : array_like
         Bytes that other kernels move through L2 between two steps [B].
     dtype, kv_dtype : str
@@ -131,9 +132,17 @@ def seconds(
     UnknownNameError
         If there is no such kernel or dtype.
     """
-    kernel = flash.decoding(flash.check(kernel or flash.default_kernel(device)))
+    named = None if kernel is None else flash.check(kernel)
     given = filled(CONSTANTS, constants)
     batch, heads, kv_heads, seq_kv, head_dim = as_arrays(batch, heads, kv_heads, seq_kv, head_dim)
+    if flops is not None:
+        flops, passing = as_arrays(flops, passing)
+        return latent.seconds(
+            device, given,
+            batch=batch, heads=heads, keys=seq_kv, width=2 * head_dim, flops=flops, passing=passing,
+            dtype=dtype, kv_dtype=kv_dtype or dtype, kernel=named,
+        )  # fmt: skip
+    kernel = flash.decoding(named or flash.default_kernel(device))
     width, kv_width = dtypes.dtype(dtype).bytes, dtypes.dtype(kv_dtype or dtype).bytes
     cycle = 1 / device.clock_hz
     plan = cut.decode(device, kernel, batch, kv_heads, heads / kv_heads, seq_kv, head_dim)
@@ -168,7 +177,7 @@ def seconds(
     looked_up = given["sequence_cycles"] * cut.looked_up(kernel, batch, plan.splits)
     launch = given["launch_cycles"] + flash.preparation(kernel) + looked_up
     ramp = miss * given["ramp_cycles"] * cycle
-    arithmetic = _products(batch, heads, seq_kv, head_dim, flops) / device.product_peak(dtype)
+    arithmetic = 4 * batch * heads * seq_kv * head_dim / device.product_peak(dtype)
     terms = {
         f"{device.engine(dtype)}:{dtype}": arithmetic,
         "hbm": moved * rate * miss + ramp,
@@ -179,7 +188,3 @@ def seconds(
     core = norm(_JOIN, np.maximum(tiles, arithmetic), moved * rate) + ramp
     total = np.asarray(core + launch * cycle + merge + copy)
     return replay.shown(device, given, total, terms)
-
-
-def _products(batch: Array, heads: Array, seq_kv: Array, head_dim: Array, flops: ArrayLike | None) -> Array:
-    return 4 * batch * heads * seq_kv * head_dim if flops is None else np.asarray(flops, dtype=np.float64)

@@ -45,8 +45,9 @@ class MLA(Layer):
     family: ClassVar[str] = "attention"
     source: ClassVar[str] = "DeepSeek-AI, arXiv 2405.04434, §2.1, eq. 9–19, Appendix C"
     not_counted: ClassVar[str] = (
-        "norms of the latents, rotation, the scaling of the scores; concatenating the rotated key with each "
-        "head's, and the sum of its gradients over heads"
+        "norms of the latents, rotation, the scaling of the scores, the write to the cache; concatenating "
+        "the rotated key with each head's, and the sum of its gradients over heads. Of decoding, FLOPs and "
+        "bytes leave out tiles that heads do not fill and putting queries together; times have both"
     )
     required: ClassVar[tuple[str, ...]] = ("batch", "heads", "seq", "head_dim")
     defaults: ClassVar[dict[str, str | int]] = {
@@ -117,7 +118,8 @@ class MLA(Layer):
             name="attention over latents",
             kernel="decode",
             op="attention_decode",
-            # The kernel model takes one width for both: half of a token's c + d_r numbers.
+            # FLOPs tell the kernel model that keys and values are the same numbers (`kernels._latent`), of
+            # which a position has twice the width.
             sizes={"batch": B, "heads": HQ * N, "kv_heads": sp.Integer(1), "seq_kv": NKV,
                    "head_dim": (C + R) / 2, "flops": 2 * scores * (2 * C + R)},
             options={"dtype": self.dtype},

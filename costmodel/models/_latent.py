@@ -45,11 +45,17 @@ class Latent:
 def latent_attention(use: Use, a: Latent) -> Iterator[Part]:
     """Yield the projections through the latent vectors, the core, the output projection.
 
+    Serving frameworks multiply with both down-projections at once (``fused_qkv_a_proj`` of vLLM and SGLang).
     In decoding only the latent vector and the rotated key of each token are cached; the products that would
     expand them into keys and values are absorbed into the queries and outputs.
     """
+    together = bool(a.q_rank) and use.mode != "training"
+    latent = a.kv_rank + a.rope
     if a.q_rank:
-        yield linear(use, "query down-projection", a.d_model, a.q_rank, bias=a.bias)
+        if together:
+            yield linear(use, "query and latent down-projection", a.d_model, a.q_rank + latent, bias=a.bias)
+        else:
+            yield linear(use, "query down-projection", a.d_model, a.q_rank, bias=a.bias)
         yield norm(use, "query latent norm", a.q_rank)
     yield linear(
         use,
@@ -57,9 +63,9 @@ def latent_attention(use: Use, a: Latent) -> Iterator[Part]:
         a.q_rank or a.d_model,
         a.heads * a.query,
     )
-    # It reads the layer's input, which the queries' first product keeps already.
-    latent = linear(use, "latent down-projection", a.d_model, a.kv_rank + a.rope, bias=a.bias)
-    yield keeping(latent, 0)
+    if not together:
+        # It reads the layer's input, which the queries' first product keeps already.
+        yield keeping(linear(use, "latent down-projection", a.d_model, latent, bias=a.bias), 0)
     yield norm(use, "latent norm", a.kv_rank)
     yield rotary(use, "rotary", a.heads, 1, a.rope)
     output = linear(use, "output projection", a.heads * a.value_dim, a.d_model, bias=a.bias)

@@ -185,11 +185,10 @@ def test_partial_outputs_of_splits_are_written_and_read_in_fp32() -> None:
 
 
 def test_the_products_are_those_of_every_query_with_every_key_and_value() -> None:
-    """QKᵀ and PV, two operations a multiply-add; or as many as are said."""
+    """QKᵀ and PV, two operations a multiply-add."""
     found = decode.seconds(A100, {}, **SIZES).terms["matrix:bf16"]
     flops = sum(2 * 16 * 32 * 8192 * 128 for _ in ("QKᵀ", "PV"))
     assert found == pytest.approx(flops / A100.peak("bf16"))
-    assert decode.seconds(A100, {}, **SIZES, flops=1e9).terms["matrix:bf16"] == 1e9 / A100.peak("bf16")
 
 
 def test_an_unsplit_block_streams_every_key_and_value_of_its_sequence() -> None:

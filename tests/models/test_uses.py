@@ -262,6 +262,16 @@ def test_latent_attention_keeps_the_bytes_that_autograd_saves():
     assert kept.subs({symbol("batch"): b, symbol("seq"): n}) == sum(storages.values())
 
 
+def test_served_latent_attention_has_one_down_projection():
+    """``fused_qkv_a_proj`` of vLLM and SGLang: the same products as in training, with one launch less."""
+    latent = Latent(d_model=64, heads=4, q_rank=24, kv_rank=16, nope=8, rope=4, value_dim=8)
+    apart, together = (list(latent_attention(Use(mode), latent)) for mode in ("training", "prefill"))
+    assert len(apart) == len(together) + 1
+    for count in (lambda part: part.layer.cost.flops["matrix"], lambda part: part.layer.parameters()):
+        one, two = (sum(part.expression(count(part)) for part in parts) for parts in (apart, together))
+        assert sp.expand(one - two) == 0
+
+
 def test_windowed_attention_keeps_the_same_bytes_for_any_choice_of_attention():
     """All layers of Mistral have a window, whose kernel keeps O regardless of that choice."""
     kept = {
