@@ -1,8 +1,9 @@
-"""Compare predictions with posted times of products, attention and collectives on many devices.
+"""Compare predictions with posted times of products, attention, experts and collectives on many devices.
 
 The rows (``validation/posted/``, with their sources) are results that people and vendors posted on GitHub,
-copied unchanged. Nothing is fitted on those judged; AMD's attention and products are fitted on others
-(`fitted`). ``validation/DIARY.md`` says what was learned from those of devices that are not kept aside.
+copied unchanged. Nothing is fitted on those judged; AMD's attention and products (`fitted`), and mixtures'
+experts (`costmodel.validation.posted_experts`), are fitted on others. ``validation/DIARY.md`` says what was
+learned from those of devices that are not kept aside.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from costmodel.files import write_text
 from costmodel.layers.collective import Collective
 from costmodel.predict import predict
 from costmodel.score import score
+from costmodel.validation import posted_experts
 from costmodel.validation.heldout import kept_aside
 from costmodel.validation.residuals import errors
 
@@ -26,6 +28,8 @@ PAGE = Path(__file__).parent / "POSTED.md"
 #: Calls shorter than this [s] are not judged, because many of these posts show the host's launch rate.
 SHORTEST = 5e-5
 _CELL = ["gpu", "op", "direction", "dtype", "kernel", "constants_from"]
+#: Columns of a table of experts.
+EXPERTS = ["gpu", "dtype", "loads", "devices", "regime"]
 #: Columns that identify a collective, without the bytes.
 AMONG = ["gpu", "collective", "algorithm", "devices"]
 _HEADINGS = ("rows", "median", "mean", "bias", "least", "most")
@@ -79,7 +83,7 @@ def by_cell(scored: pd.DataFrame, cell: Sequence[str] = _CELL) -> pd.DataFrame:
     return pd.DataFrame(table).reset_index()
 
 
-def markdown(scored: pd.DataFrame, exchanged: pd.DataFrame, left_out: int) -> str:
+def markdown(scored: pd.DataFrame, exchanged: pd.DataFrame, experts: pd.DataFrame, left_out: int) -> str:
     """Return the page."""
     kept, exchanged_kept = kept_aside(scored), kept_aside(exchanged)
     lines = [
@@ -90,19 +94,30 @@ def markdown(scored: pd.DataFrame, exchanged: pd.DataFrame, left_out: int) -> st
         "",
         "These are times that people and vendors posted on GitHub: square products by torch on random "
         "numbers (`bmm` with a batch of one, no operand transposed), other products (`gemm`: the best of "
-        "many shapes, or after ten thousand calls), attention by named kernels, and collectives. Errors "
-        "compare predicted with posted time [%]: `median` and `mean` are absolute, `bias` is the median "
-        "signed error (positive: predicted too long), `least` and `most` are its extremes. Posts of the same "
-        "kernel differ by 10 % and more, because boards, clocks and what else a call does differ. "
-        f"{left_out} rows under {SHORTEST * 1e6:.0f} µs are left out, because many of them show the host's "
-        f"launch overhead. Lower bounds above the posted time: {_above(scored) + _above(exchanged)} of "
-        f"{len(scored) + len(exchanged)}.",
+        "many shapes, or after ten thousand calls), attention by named kernels, experts, and collectives. "
+        "Errors compare predicted with posted time [%]: `median` and `mean` are absolute, `bias` is the "
+        "median signed error (positive: predicted too long), `least` and `most` are its extremes. Posts of "
+        "the same kernel differ by 10 % and more, because boards, clocks and what else a call does differ. "
+        f"{left_out} rows under {SHORTEST * 1e6:.0f} µs are left out (none of experts), because many of them "
+        "show the host's launch overhead. Lower bounds above the posted time: "
+        f"{sum(_above(rows) for rows in (scored, exchanged, experts))} of "
+        f"{len(scored) + len(exchanged) + len(experts)}.",
         "",
         *_intervals(scored),
         "",
         "## Devices that constants were fitted on, and their relatives",
         "",
         *_table(scored[~kept]),
+        "",
+        "## Experts of mixtures",
+        "",
+        "Calls of vLLM's Triton kernel for all experts of a layer, replayed from a graph: sorting the "
+        "choices by expert, both products, the activation between them, and the sum of results; without the "
+        "router. The constants are fitted on models of other widths (`costmodel.kernels.experts`). Where "
+        "experts are spread over several devices, each receives all tokens. Loads are equal, or those of a "
+        "power law.",
+        "",
+        *_table(experts, EXPERTS),
         "",
         "## Collectives of the devices of one node",
         "",
@@ -165,10 +180,11 @@ def _row(cells: Iterable[object]) -> str:
 
 def main() -> None:
     """Write the page."""
-    scored, exchanged = judged(), collectives()
-    page = markdown(scored, exchanged, len(rows()) - len(scored))
+    scored, exchanged, experts = judged(), collectives(), posted_experts.judged()
+    page = markdown(scored, exchanged, experts, len(rows()) - len(scored))
     write_text(PAGE, page, overwrite=True)
-    print(f"{len(scored)} posted rows on {scored['gpu'].nunique()} devices, {len(exchanged)} collectives")
+    devices, others = scored["gpu"].nunique(), f"{len(exchanged)} collectives, {len(experts)} of experts"
+    print(f"{len(scored)} posted rows on {devices} devices, {others}")
 
 
 if __name__ == "__main__":
