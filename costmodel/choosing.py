@@ -87,8 +87,17 @@ def choose(
         or _from_relative(device, wanted, alike=True, own=own, foreign=True)
         or _from_relative(device, wanted, alike=False, own=own, foreign=True)
         or _of_another_format(device, wanted, (), own=own, foreign=True)
-        or Choice("none")
+        or _by_default(wanted.kernel, device)
     )
+
+
+def _by_default(kernel: str, device: hardware.Device) -> Choice:
+    """Return a kernel model's defaults, with the errors of their predictions if they were fitted."""
+    residuals = getattr(kernels.model(kernel), "RESIDUALS", None)
+    if residuals is None:
+        return Choice("none")
+    there = device.family in kernels.group(kernel, "FITTED_ON")
+    return Choice("none", spread=spreads.of_defaults(kernel, *residuals, fitted_there=there))
 
 
 def elsewhere(choice: Choice, device: hardware.Device) -> bool:

@@ -20,7 +20,7 @@ from costmodel.symbols import DEVICE_SIZES
 RESIDENCY = ("warm_share", "cache_share")
 #: Kernel models of operands that a layer uses once per run and may find in a cache in the next: weights,
 #: cached keys.
-KEEPING = ("gemm", "decode", "cpu_gemm")
+KEEPING = ("gemm", "experts", "decode", "cpu_gemm")
 #: Kernel models whose vector unit works concurrently with the products; its share of the FLOPs is their size
 #: `operations`.
 BESIDE = ("systolic_attention", "systolic_decode")
@@ -213,7 +213,7 @@ def make_plan(
     for phase in layer.exact.cost.phases:
         kernel, direction = kernels.on(phase.kernel, device), _direction(phase)
         rates = tuple(_rates(phase, device, missing))
-        choice, options = choosing.Choice("none"), dict(phase.options)
+        choice, options = choosing.Choice("none"), kernels.plainer(kernel, phase.kernel, phase.options)
         if rung != "bound":
             kernels.refuse(kernel, device, options)
             dtype = str(phase.options["dtype"])
@@ -301,6 +301,7 @@ def _in_layer(phase: Phase, kernel: str, layer: Layer) -> Phase:
     `passing` is all that the layer moves through the cache between two uses; `operations` are the FLOPs
     outside products.
     """
+    phase = replace(phase, sizes=kernels.plainer(kernel, phase.kernel, phase.sizes))
     more = {}
     if kernel in KEEPING and len(layer.cost.phases) > 1:
         more["passing"] = layer.cost.compulsory

@@ -148,7 +148,7 @@ class Prediction:
 
     def _kernel_parts(self) -> list[tuple[Number, Number, dict[str, Number]]]:
         parts = []
-        for part, (repeats, sizes) in zip(self.plan.phases, self._kernel_sizes, strict=True):
+        for part, (repeats, sizes) in zip(self.plan.phases, self.kernel_sizes, strict=True):
             model = kernels.model(part.kernel)
             estimate = model.seconds(part.device, part.choice.constants, **sizes, **part.options)
             parts.append((repeats, estimate.seconds, dict(estimate.terms)))
@@ -335,7 +335,7 @@ class Prediction:
         return self.interval(95)[1]
 
     @cached_property
-    def _kernel_sizes(self) -> list[tuple[Number, dict[str, Number]]]:
+    def kernel_sizes(self) -> list[tuple[Number, dict[str, Number]]]:
         """For each phase: its repeats, and the sizes its kernel model takes."""
         values = iter(self.plan.kernel_function(*(self.shapes[n] for n in self.plan.arguments)))
         return [(next(values), {name: next(values) for name in p.phase.sizes}) for p in self.plan.phases]
@@ -344,7 +344,7 @@ class Prediction:
     def in_range(self) -> Any:
         """Whether the sizes of every kernel that runs lie within those its constants were fitted on."""
         inside: Any = self.rung != "bound"
-        for part, (repeats, sizes) in zip(self.plan.phases, self._kernel_sizes, strict=True):
+        for part, (repeats, sizes) in zip(self.plan.phases, self.kernel_sizes, strict=True):
             section = part.choice.section
             fitted: Any = section is not None
             for name, (low, high) in section.sizes.items() if section else ():
@@ -357,7 +357,7 @@ class Prediction:
     def nearest_fitted(self) -> list[dict[str, Any]]:
         """For each kernel its sizes by name, clipped to the range that its constants were fitted on."""
         nearest = []
-        for part, (_, sizes) in zip(self.plan.phases, self._kernel_sizes, strict=True):
+        for part, (_, sizes) in zip(self.plan.phases, self.kernel_sizes, strict=True):
             ranges = part.choice.section.sizes if part.choice.section else {}
             nearest.append({n: np.clip(v, *ranges[n]) for n, v in sizes.items() if n in ranges})
         return nearest

@@ -17,6 +17,15 @@ def own(section: Section, wanted: Wanted, device: Device) -> tuple[Spread, ...]:
     return _of_kernel(section.spread, section, wanted, device, device)
 
 
+def of_defaults(kernel: str, rows: int, q: Quantiles, *, fitted_there: bool) -> tuple[Spread, ...]:
+    """Return the errors of predictions with a kernel model's defaults, which were fitted.
+
+    On architectures that they were not fitted on, they count as another generation's.
+    """
+    found = (Spread(above=0.0, rows=rows, q=q),)
+    return found if fitted_there else widest(found, transfer(kernel, "generation"))
+
+
 def carried(
     section: Section, wanted: Wanted, lender: Device, device: Device, relation: str
 ) -> tuple[Spread, ...]:

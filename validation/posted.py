@@ -1,9 +1,10 @@
-"""Compare predictions with posted times of products, attention, latent attention and collectives.
+"""Compare predictions with posted times of products, attention, experts and collectives on many devices.
 
 The rows (``validation/posted/``, with their sources) are results that people and vendors posted on GitHub,
-copied unchanged. Nothing is fitted on those judged; AMD's attention and products, NVIDIA's all-reduces and
-facts of latent attention (`costmodel.validation.latent`) are fitted on others. ``validation/DIARY.md`` says
-what was learned from those of devices that are not kept aside.
+copied unchanged. Nothing is fitted on those judged; AMD's attention and products, NVIDIA's all-reduces,
+mixtures' experts (`costmodel.validation.posted_experts`) and facts of latent attention
+(`costmodel.validation.latent`) are fitted on others. ``validation/DIARY.md`` says what was learned from those
+of devices that are not kept aside.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from costmodel.files import write_text
 from costmodel.layers.collective import Collective
 from costmodel.predict import predict
 from costmodel.score import score
-from costmodel.validation import latent
+from costmodel.validation import latent, posted_experts
 from costmodel.validation.heldout import kept_aside
 from costmodel.validation.residuals import errors
 
@@ -31,6 +32,8 @@ PAGE = Path(__file__).parent / "POSTED.md"
 #: Calls shorter than this [s] are not judged, because many of these posts show the host's launch rate.
 SHORTEST = 5e-5
 _CELL = ["gpu", "op", "direction", "dtype", "kernel", "constants_from"]
+#: Columns of a table of experts.
+EXPERTS = ["gpu", "dtype", "loads", "devices", "regime"]
 #: Columns that identify a collective, without the bytes.
 AMONG = ["gpu", "collective", "algorithm", "dtype", "devices", "constants_from"]
 #: Columns that identify a cell of latent attention.
@@ -104,10 +107,16 @@ def by_cell(scored: pd.DataFrame, cell: Sequence[str] = _CELL) -> pd.DataFrame:
     return pd.DataFrame(table).reset_index()
 
 
-def markdown(scored: pd.DataFrame, exchanged: pd.DataFrame, latents: pd.DataFrame, left_out: int) -> str:
+def markdown(
+    scored: pd.DataFrame,
+    exchanged: pd.DataFrame,
+    latents: pd.DataFrame,
+    experts: pd.DataFrame,
+    left_out: int,
+) -> str:
     """Return the page."""
     kept, exchanged_kept = kept_aside(scored), kept_aside(exchanged)
-    all_rows = (scored, exchanged, latents)
+    all_rows = (scored, exchanged, latents, experts)
     lines = [
         "# What others posted",
         "",
@@ -116,13 +125,13 @@ def markdown(scored: pd.DataFrame, exchanged: pd.DataFrame, latents: pd.DataFram
         "",
         "These are times that people and vendors posted on GitHub: square products by torch on random "
         "numbers (`bmm` with a batch of one, no operand transposed), other products (`gemm`: the best of "
-        "many shapes, after ten thousand calls, or of one row), attention by named kernels, and collectives. "
-        "Errors compare predicted with posted time [%]: `median` and `mean` are absolute, `bias` is the "
-        "median signed error (positive: predicted too long), `least` and `most` are its extremes. Posts of "
-        "the same kernel differ by 10 % and more, because boards, clocks and what else a call does differ. "
-        f"{left_out} rows under {SHORTEST * 1e6:.0f} µs are left out, because many of them show the host's "
-        f"launch overhead. Lower bounds above the posted time: {sum(map(_above, all_rows))} of "
-        f"{sum(map(len, all_rows))}.",
+        "many shapes, after ten thousand calls, or of one row), attention by named kernels, experts, and "
+        "collectives. Errors compare predicted with posted time [%]: `median` and `mean` are absolute, "
+        "`bias` is the median signed error (positive: predicted too long), `least` and `most` are its "
+        "extremes. Posts of the same kernel differ by 10 % and more, because boards, clocks and what else a "
+        f"call does differ. {left_out} rows of products and attention under {SHORTEST * 1e6:.0f} µs are left "
+        "out, because many of them show the host's launch overhead. Lower bounds above the posted time: "
+        f"{sum(map(_above, all_rows))} of {sum(map(len, all_rows))}.",
         "",
         *_intervals(scored),
         "",
@@ -140,6 +149,16 @@ def markdown(scored: pd.DataFrame, exchanged: pd.DataFrame, latents: pd.DataFram
         "what was found on B200 and H200.",
         "",
         *_table(latents, MODULES),
+        "",
+        "## Experts of mixtures",
+        "",
+        "Calls of vLLM's Triton kernel for all experts of a layer, replayed from a graph: sorting the "
+        "choices by expert, both products, the activation between them, and the sum of results; without the "
+        "router. The constants are fitted on models of other widths (`costmodel.kernels.experts`). Where "
+        "experts are spread over several devices, each receives all tokens. Loads are equal, or those of a "
+        "power law.",
+        "",
+        *_table(experts, EXPERTS),
         "",
         "## Collectives of the devices of one node",
         "",
@@ -204,13 +223,12 @@ def _row(cells: Iterable[object]) -> str:
 
 def main() -> None:
     """Write the page."""
-    scored, exchanged, latents = judged(), collectives(), modules()
-    page = markdown(scored, exchanged, latents, len(rows()) - len(scored))
+    scored, exchanged, latents, experts = judged(), collectives(), modules(), posted_experts.judged()
+    page = markdown(scored, exchanged, latents, experts, len(rows()) - len(scored))
     write_text(PAGE, page, overwrite=True)
-    devices = scored["gpu"].nunique()
     print(
-        f"{len(scored)} posted rows on {devices} devices, {len(exchanged)} collectives, "
-        f"{len(latents)} of latent attention"
+        f"{len(scored)} posted rows on {scored['gpu'].nunique()} devices, {len(exchanged)} collectives, "
+        f"{len(latents)} of latent attention, {len(experts)} of experts"
     )
 
 

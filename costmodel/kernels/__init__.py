@@ -12,12 +12,13 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from functools import cache
+from inspect import signature
 from typing import Any
 
 from costmodel.errors import unknown_name
 from costmodel.hardware import Device
 
-__all__ = ["available", "check", "group", "model", "on"]
+__all__ = ["available", "check", "group", "model", "on", "plainer"]
 
 
 @cache
@@ -72,9 +73,32 @@ def refuse(name: str, device: Device, options: Mapping[str, Any], *, by: str = "
 
 #: Kinds of processor with kernel models of their own → prefix of these models' names.
 _OWN = {"core": "cpu_", "TensorCore": "systolic_", "MME": "systolic_"}
+#: Kernel models that exist for GPUs only → the one whose sizes and options they extend, and which stands in
+#: on other processors.
+_PLAINER = {"experts": "gemm"}
 
 
 def on(name: str, device: Device) -> str:
     """Return the kernel model for a device: CPUs and matrix-core chips have some of their own."""
-    own = f"{_OWN.get(device.spec.units.kind, '')}{name}"
+    prefix = _OWN.get(device.spec.units.kind)
+    if prefix is None:
+        return name
+    own = f"{prefix}{_PLAINER.get(name, name)}"
     return own if own in available() else name
+
+
+def plainer(kernel: str, wanted: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sizes or options of a phase that a kernel model takes: all, unless it stands in.
+
+    Parameters
+    ----------
+    kernel, wanted : str
+        The kernel model that times the phase, and the one that the phase names.
+    given : mapping
+        The sizes or options that the phase has.
+    """
+    if wanted not in _PLAINER or kernel == wanted:
+        return dict(given)
+    return {
+        name: value for name, value in given.items() if name in signature(model(kernel).seconds).parameters
+    }

@@ -10,7 +10,7 @@ import numpy as np
 import sympy as sp
 
 from costmodel.cost import Phase, Tensors
-from costmodel.errors import SizeError
+from costmodel.errors import CostmodelError, SizeError
 from costmodel.layers import _ffn
 from costmodel.layers._devices import NODE, P, exchange
 from costmodel.layers._indexed import IndexedTensors
@@ -53,6 +53,12 @@ class ExpertParallel(MoE):
 
     cut: int = 1
 
+    def __post_init__(self) -> None:
+        """Refuse `among`: the devices over which the experts are spread are a size here."""
+        super().__post_init__()
+        if self.among != 1:
+            raise CostmodelError(f"among of {self.name}: leave it out, and give the size devices")
+
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Check that all devices hold equally many experts, and equal parts of each."""
         super().check_sizes(sizes)
@@ -76,6 +82,10 @@ class ExpertParallel(MoE):
 
     def _gathered(self, phase: Phase) -> Phase:
         """Return the product unchanged: each copy of a token has arrived as a row of its own."""
+        return phase
+
+    def _in_one_kernel(self, phase: Phase, **_: bool) -> Phase:
+        """Return the product unchanged: what arrives is sorted, and a library's grouped product serves."""
         return phase
 
     def _with_exchanges(self, phases: tuple[Phase, ...], there: str, back: str) -> tuple[Phase, ...]:

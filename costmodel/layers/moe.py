@@ -10,7 +10,8 @@ import numpy as np
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
-from costmodel.errors import SizeError
+from costmodel.dtypes import dtype as parse_dtype
+from costmodel.errors import CostmodelError, SizeError
 from costmodel.layers import _ffn
 from costmodel.layers._indexed import PLACE_BYTES, IndexedTensors
 from costmodel.layers._kernels import POINTWISE, gemm, gradients, stream
@@ -19,6 +20,8 @@ from costmodel.symbols import CeilLog2, Distinct, symbols, tree_depth
 
 B, N, D, F, E, K = symbols("batch seq d_model d_ff experts top_k")
 T = B * N
+#: How tokens choose their experts: each at random, all experts equally often, or as a power law has it.
+LOADS = ("random", "balanced", "power-law")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,11 @@ class MoE(StoredWeights):
     in one grouped product whose groups have equal shares of the tokens; the product gathers the tokens as it
     reads them. No token is dropped: there is no capacity factor.
 
+    Forward on GPUs, the experts' products are those of vLLM's and SGLang's Triton kernel
+    (`costmodel.kernels.experts`), which pads each expert's tokens to whole blocks; in training, and on other
+    devices, those of a library. In formats of 8 bits only the products with weights are: what lies between
+    the experts' products, and their sum, has 16.
+
     Parameters
     ----------
     gated : bool
@@ -40,6 +48,16 @@ class MoE(StoredWeights):
         Whether one product computes both the gate and the up part of a gated expert.
     shared : int
         Number of shared experts, which process all tokens in addition to the chosen ones.
+    router : bool
+        Whether the layer scores and chooses the experts itself; if not, the choices are inputs. Forward only.
+    loads : {"random", "balanced", "power-law"}
+        How tokens choose: each at random; all experts equally often, so that min(E, k·tokens) of them work;
+        or some experts much more often than others, as benchmarks draw it (`costmodel.kernels._loads`):
+        counts are then those of random choices, and only the time of the experts' kernel differs.
+    among : int
+        Number of devices over which the experts are spread while each device receives all tokens (vLLM's
+        expert parallelism inside a tensor-parallel group). Counts are of one device, which runs 1/`among`
+        of the choices, and keeps rows of zeros for the others. Forward only; exchanges are not included.
     """
 
     name: ClassVar[str] = "moe"
@@ -49,8 +67,8 @@ class MoE(StoredWeights):
         "Tan et al., arXiv 2403.08245 (gathered products)"
     )
     not_counted: ClassVar[str] = (
-        "sorting tokens by expert and reading the permutation, uneven loads, load-balancing losses, "
-        "normalising the weights of the chosen experts, biases, dropout"
+        "reading the permutation of tokens by expert, loads more uneven than random choices', load-balancing "
+        "losses, normalising the weights of the chosen experts, biases, dropout"
     )
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "d_model", "experts", "top_k")
     defaults: ClassVar[dict[str, str | int]] = {"d_ff": "4*d_model"}
@@ -59,23 +77,38 @@ class MoE(StoredWeights):
     activation: str = "silu"
     fused: bool = True
     shared: int = 0
+    router: bool = True
+    loads: str = "random"
+    among: int = 1
 
     def __post_init__(self) -> None:
-        """Check the experts' activation."""
+        """Check the experts' activation, their loads, and over how many devices they are spread."""
         super().__post_init__()
-        self.check_options(activation=POINTWISE)
+        self.check_options(activation=POINTWISE, loads=LOADS)
+        if self.among < 1:
+            raise CostmodelError(f"among of {self.name}: wanted at least 1 device, got {self.among}")
+        self.check_forward_only(f"among={self.among}", chosen=self.among > 1)
+        self.check_forward_only("router=false", chosen=not self.router)
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """Check that `top_k` is at most `experts`."""
+        """Check that `top_k` is at most `experts`, and that all devices hold equally many of these."""
         if np.any(sizes["top_k"] > sizes["experts"]):
             raise SizeError(f"{self.name}: top_k must be at most experts: a token chooses each at most once")
+        if np.any(np.mod(sizes["experts"], self.among) != 0):
+            raise SizeError(f"{self.name}: among = {self.among} must divide experts")
 
     # -- parts -----------------------------------------------------------------------------
 
     @property
     def working(self) -> sp.Expr:
-        """Expected number of experts that are chosen by at least one token."""
-        return Distinct(E, K, T)
+        """Expected number of a device's experts that are chosen by at least one token."""
+        chosen = sp.Min(E, T * K) if self.loads == "balanced" else Distinct(E, K, T)
+        return chosen if self.among == 1 else sp.Max(1, chosen / self.among)
+
+    @property
+    def _choices_run(self) -> sp.Expr:
+        """Number of choices that a device runs; the busiest one has at least one."""
+        return T * K if self.among == 1 else sp.Max(1, T * K / self.among)
 
     @property
     def _form(self) -> _ffn.Form:
@@ -83,7 +116,13 @@ class MoE(StoredWeights):
 
     @property
     def _chosen(self) -> _ffn.Shape:
-        return _ffn.Shape(rows=T * K / self.working, width=D, inner=F, sets=self.working)
+        return _ffn.Shape(rows=self._choices_run / self.working, width=D, inner=F, sets=self.working)
+
+    @property
+    def _wide(self) -> MoE:
+        """The same layer in the format of what is around its products: 16 bits at least."""
+        around = parse_dtype(self.dtype).around.name
+        return self if around == self.dtype else replace(self, dtype=around)
 
     @property
     def _common(self) -> _ffn.Shape:
@@ -120,8 +159,27 @@ class MoE(StoredWeights):
 
     def forward(self) -> tuple[Phase, ...]:
         """Router scores, choice, experts, and the weighted sum of their results."""
-        scores = self.bytes * T * E
         parts = K + (1 if self.shared else 0)
+        return (
+            *(self._routing() if self.router else ()),
+            *self._experts(_with_intermediate_result(self._run())),
+            *self._shared("fwd"),
+            stream(
+                self._wide,
+                "weighted sum",
+                rows=T,
+                cols=D,
+                reads=parts,
+                writes=1,
+                vector=2 * K + (1 if self.shared else 0),
+                depth=1 + CeilLog2(parts),
+                extra_read=self._choices,
+            ),
+        )
+
+    def _routing(self) -> tuple[Phase, ...]:
+        """Return the product that scores the experts, and the choice."""
+        scores = self.bytes * T * E
         return (
             gemm(self, "router", m=T, n=E, k=D, workspace=scores),
             # Softmax of the scores; then k times the largest remaining score.
@@ -141,19 +199,34 @@ class MoE(StoredWeights):
                 extra_write=self._choices,
                 workspace=scores + self._choices,
             ),
-            *self._experts(_with_intermediate_result(_ffn.forward(self, self._chosen, self._form))),
-            *self._shared("fwd"),
-            stream(
-                self,
-                "weighted sum",
-                rows=T,
-                cols=D,
-                reads=parts,
-                writes=1,
-                vector=2 * K + (1 if self.shared else 0),
-                depth=1 + CeilLog2(parts),
-                extra_read=self._choices,
-            ),
+        )
+
+    def _run(self) -> tuple[Phase, ...]:
+        """Return the forward kernels of the chosen experts: products, and the activation between them."""
+        phases = _ffn.forward(self, self._chosen, self._form)
+        # The rows of choices that other devices run are zeros, and pass through the activation as well.
+        whole = self._chosen if self.among == 1 else self._chosen._replace(rows=T * K / self.working)
+        around = _ffn.forward(self._wide, whole, self._form)
+        products = [p.kernel == "gemm" for p in phases]
+        return tuple(
+            self._in_one_kernel(phase, first=i == 0, last=i + 1 == len(phases)) if product else wide
+            for i, (phase, product, wide) in enumerate(zip(phases, products, around, strict=True))
+        )
+
+    def _in_one_kernel(self, phase: Phase, *, first: bool, last: bool) -> Phase:
+        """Return a product as the kernel computes it that serves all experts, where it is modelled."""
+        if self.direction != "fwd":
+            return phase
+        zeros = self._wide.bytes * (T * K - self._choices_run) * phase.sizes["n"]
+        rows = {"tokens": T, "inputs": T * K if last else T, "results": T * K}
+        options = {"loads": self.loads, "first": first, "mapped": self.among > 1}
+        return replace(
+            phase,
+            kernel="experts",
+            op="experts",
+            sizes={**phase.sizes, "held": E / self.among, **rows},
+            options={**phase.options, **options},
+            write=phase.write + zeros,
         )
 
     def backward(self) -> tuple[Phase, ...]:
@@ -213,11 +286,14 @@ class MoE(StoredWeights):
     def tensors(self) -> Tensors:
         """The sequence in and out; the router, and at least the experts of one token."""
         sequence, one = self.bytes * T * D, _ffn.held(self, self._chosen, self._form)
+        # A device that holds some of the experts may be chosen by no token.
+        least = K if self.among == 1 else sp.Max(0, K - (E - E / self.among))
         return IndexedTensors(
             inputs=sequence,
-            weights=self.bytes * D * E + (K + self.shared) * one,
+            weights=(self.bytes * D * E if self.router else ZERO) + (least + self.shared) * one,
             outputs=sequence,
-            unread=(E - K) * one,
+            indices=ZERO if self.router else self._choices,
+            unread=(E / self.among - least) * one,
         )
 
     def kept(self) -> sp.Expr:
@@ -228,7 +304,8 @@ class MoE(StoredWeights):
 
     def parameters(self) -> sp.Expr:
         """The router, and every expert."""
-        return D * E + (E + self.shared) * _ffn.parameters(self._chosen, self._form)
+        experts = (E / self.among + self.shared) * _ffn.parameters(self._chosen, self._form)
+        return D * E + experts if self.router else experts
 
 
 def _with_intermediate_result(phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
