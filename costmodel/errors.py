@@ -105,7 +105,8 @@ def shown(value: Any) -> str:
         return f"the class {value.__name__}"
     text = " ".join(_SHORT.repr(value).split())
     plain = isinstance(value, (str, bytes, bool, int, float, list, tuple, dict, set, type(None)))
-    return text if plain else f"a {type(value).__name__} ({text})"
+    kind = type(value).__name__
+    return text if plain else f"{'an' if kind[0] in 'AEIOaeio' else 'a'} {kind} ({text})"
 
 
 def first_line(error: BaseException) -> str:

@@ -17,6 +17,7 @@ import pandas as pd
 from costmodel import hardware, reports
 from costmodel.answer import kernels_run
 from costmodel.arguments import typed
+from costmodel.dtypes import dtype as parse_dtype
 from costmodel.errors import CostmodelError, UnavailableError
 from costmodel.evaluate import as_size
 from costmodel.explain import elasticities, what_if
@@ -188,7 +189,7 @@ def story(
         dtype=dtype, attention=attention, rung=rung,
     )  # fmt: skip
     return reports.ModelFrames(
-        name=architecture.title,
+        name=_named(architecture, dtype),
         parameters=architecture.parameters,
         uses={use: USES[use] for use in asked.uses},
         batch=asked.batch,
@@ -341,6 +342,12 @@ def _memory(asked: Question) -> pd.DataFrame:
                     for kind, held in kinds.items()
                 ]
     return pd.concat(frames, ignore_index=True)
+
+
+def _named(architecture: Architecture, dtype: str) -> str:
+    """Return the model's name with the format it computes in, then those it is stored in, if others."""
+    stored = architecture.title.removeprefix(architecture.name)
+    return f"{architecture.name} in {parse_dtype(dtype).name}{stored}"
 
 
 # -- notes and sources -------------------------------------------------------------------------

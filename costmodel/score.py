@@ -320,6 +320,11 @@ def _numbers(column: pd.Series) -> NDArray[np.float64]:
     return np.array(numbers.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
+def _usable(measured: NDArray[np.float64]) -> NDArray[np.bool_]:
+    good: NDArray[np.bool_] = (measured > 0) & np.isfinite(measured)
+    return good
+
+
 def _is_size(values: NDArray[np.float64], size: str) -> NDArray[np.bool_]:
     good: NDArray[np.bool_] = (
         (values >= 1) & (values <= GLOSSARY[size].largest) & (values == np.floor(values))
@@ -340,6 +345,11 @@ def _why_not(column: str, size: str, cell: Any) -> str:
     return f"{column}: wanted a whole number of at least 1, got {shown(cell)}"
 
 
+def unusable(scored: pd.DataFrame) -> int:
+    """Return how many rows have no measured time that a prediction can be compared with."""
+    return int((~_usable(_numbers(scored["latency_s"]))).sum())
+
+
 def summary(scored: pd.DataFrame) -> pd.DataFrame:
     """Return the accuracy of each gpu × op × dtype × framework.
 
@@ -354,7 +364,7 @@ def summary(scored: pd.DataFrame) -> pd.DataFrame:
     """
     cell = [name for name in CELL if name in scored]
     measured = _numbers(scored["latency_s"])
-    valid = (measured > 0) & np.isfinite(measured)
+    valid = _usable(measured)
     error = np.where(valid, 100.0 * (scored["seconds"] / np.where(valid, measured, 1.0) - 1.0), np.nan)
     under = np.where(valid & scored["lower_s"].notna(), 100.0 * (scored["lower_s"] > measured), np.nan)
     names = scored[cell].astype(object).where(scored[cell].notna(), "").astype(str)

@@ -19,7 +19,7 @@ class ModelFrames:
     Attributes
     ----------
     name : str
-        Name of the model.
+        Name of the model, with its number formats.
     parameters : int
         Number of parameters.
     uses : dict of str to str

@@ -344,6 +344,7 @@ def test_arguments_that_match_their_annotations_are_accepted(args, kwargs):
         ((), {"each": np.array(1)}, "wanted each to be several, each a number, got a ndarray"),
         ((np.array([1]),), {}, "wanted names to be several, each text"),
         ((), {"each": open}, "wanted each to be several, each a number, got a builtin"),
+        ((), {"tell": cm.models.load("gpt2")}, "got an Architecture"),
         ((), {"tell": 3}, "wanted tell to be a function or None, got 3"),
         ((), {"sure": 1}, "wanted sure to be True or False, got 1"),
         ((), {"count": True}, "wanted count to be a number, got True"),

@@ -99,7 +99,8 @@ def _unread(error: typer.TyperException) -> str:
     if context is None:
         return text
     hint = f"; `{context.command_path} --help` has an example" if text.startswith("Missing") else ""
-    return f"{context.info_name}: {text[0].lower()}{text[1:]}{hint}"
+    command = "" if context.parent is None else f"{context.info_name}: "
+    return f"{command}{text[0].lower()}{text[1:]}{hint}"
 
 
 def _unwritten(error: OSError) -> int:

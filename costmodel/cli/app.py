@@ -60,6 +60,10 @@ class _Command(typer.core.TyperCommand):
             parsed: list[str] = super().parse_args(ctx, args)
         except typer.TyperException as error:
             if extra and "extra argument" in error.format_message():
+                from costmodel.symbols import GLOSSARY
+
+                if extra[0] in GLOSSARY:
+                    raise CostmodelError(f"{self.name}: wanted -D {extra[0]}=VALUE, got {extra[0]}") from None
                 raise CostmodelError(
                     f"{self.name}: unexpected {' '.join(extra)}; repeat an option to give several values; "
                     "`sweep` takes several layers and devices"

@@ -21,7 +21,7 @@ def explain(
     name: Annotated[str, typer.Argument(metavar="LAYER", help="A layer; with --use, a model.")],
     machine: o.Machine,
     defines: o.SingleDefines,
-    settings: o.Settings = [],
+    settings: o.ModelSettings = [],
     others: Annotated[
         list[str],
         typer.Option("--or", metavar="DEVICE", help="Another device to try; repeat it for several."),
@@ -90,11 +90,13 @@ def explain(
         for row in changes.to_dict("records")
     ]
     output.print_table(["what if", "time", "as fast", "rung and constants"], rows)
+    if not changes["alike"].all():
+        print("not comparable: those constants are of another number format than the present ones")
     print(output.signature(device.spec_hash))
 
 
 def _grounds(row: dict[Hashable, Any]) -> str:
-    unlike = "" if row["alike"] else "; not comparable: its constants are not those of the present format"
+    unlike = "" if row["alike"] else "; not comparable"
     return f"{row['rung']}: {row['constants_from']}{unlike}"
 
 

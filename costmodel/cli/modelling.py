@@ -13,7 +13,7 @@ from costmodel.cli import options as o
 from costmodel.cli import output
 from costmodel.cli.spending import Spent
 from costmodel.cli.uses import MODEL_USES, sizes_of_use
-from costmodel.errors import CostmodelError, SizeError, unknown_name
+from costmodel.errors import CostmodelError, SizeError, UnavailableError, unknown_name
 from costmodel.files import check_writable
 
 if TYPE_CHECKING:
@@ -87,7 +87,10 @@ def model(
     price: Annotated[
         float | None,
         typer.Option(
-            metavar="PRICE", help="Price of a device per hour, for that of a million tokens.", min=0.0
+            metavar="PRICE",
+            help="Price of a device per hour, for that of a million tokens.",
+            min=0.0,
+            max=o.MOST_PRICE,
         ),
     ] = None,
     model_type: Annotated[
@@ -159,6 +162,8 @@ def model(
             f"model: wanted one device, got {len(devices)}; --report PAGE.html takes several"
         )
     (device,) = devices
+    if use != "training" and weights is None:
+        _check_rate(device, dtype)
     found = found.tensor_parallel(tensor)
     how = {"rung": rung, "state": state, "framework": framework}
     if use == "generation":
@@ -177,6 +182,21 @@ def _check_use(use: str, *, attention: str, new: int | None, stored: str | None)
         raise CostmodelError("model: --new applies to --use generation only")
     if stored and use == "training":
         raise CostmodelError("model: --weights and --cache apply to prefill, decode and generation only")
+
+
+def _check_rate(device: Device, dtype: str) -> None:
+    """Refuse a narrow format that a device does not compute in, which weights may still be stored in."""
+    from costmodel.dtypes import dtype as parse_dtype
+
+    kind = parse_dtype(dtype)
+    if kind.bytes >= 2:
+        return  # the prediction refuses it
+    try:
+        device.peak(kind.name)
+    except UnavailableError as error:
+        raise UnavailableError(
+            f"{error}; --weights {kind.name} stores weights in {kind.name} and computes in bf16"
+        ) from None
 
 
 def _generate(
@@ -266,7 +286,7 @@ def _report(
 
 
 def _sizes(defines: list[str]) -> dict[str, float]:
-    return o.single_sizes("model", defines, "several are for `costmodel.sweep` in Python")
+    return o.single_sizes("model", defines, "`sweep` with --use takes many")
 
 
 def _prompt(sizes: dict[str, float], found: Architecture) -> int:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Largest number of values of one size: more are a typing error.
 MOST_VALUES = 10_000_000
+#: Largest price of a device per hour: more, such as inf, is a typing error.
+MOST_PRICE = 1e6
 
 LayerName = Annotated[
     str,
@@ -53,6 +55,15 @@ Settings = Annotated[
         "--set",
         metavar="OPTION=VALUE",
         help="Options of the layer: causal=true dtype=fp16; `costmodel show LAYER` explains them.",
+    ),
+]
+ModelSettings = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="OPTION=VALUE",
+        help="Options of the layer: causal=true dtype=fp16; `costmodel show LAYER` explains them. "
+        "Of a model: dtype=fp8 weights=int4 cache=fp8.",
     ),
 ]
 DeviceSettings = Annotated[

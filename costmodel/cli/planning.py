@@ -37,7 +37,9 @@ def plan(
     ] = None,
     price: Annotated[
         float | None,
-        typer.Option(metavar="PRICE", help="Price of a device per hour, in any currency.", min=0.0),
+        typer.Option(
+            metavar="PRICE", help="Price of a device per hour, in any currency.", min=0.0, max=o.MOST_PRICE
+        ),
     ] = None,
     tokens: Annotated[
         float | None,

@@ -23,6 +23,7 @@ from costmodel.units import render
 if TYPE_CHECKING:
     import pandas as pd
 
+    from costmodel.hardware import Device
     from costmodel.layers import Layer
     from costmodel.sweep import Engine, Grid
 
@@ -93,7 +94,7 @@ def sweep(
             help="NAME.parquet (of any length), NAME (a folder of parts) or NAME.csv; default: print CSV.",
         ),
     ] = None,
-    settings: o.Settings = [],
+    settings: o.ModelSettings = [],
     use: Annotated[
         str | None, typer.Option(metavar="USE", help="For models: training, prefill or decode.")
     ] = None,
@@ -172,7 +173,9 @@ def sweep(
             output.print_json({"file": str(out), "rows": rows, "points": grid.points})
         return
     chosen = list(Encode.of(_list(columns), grid).columns)
-    frame = (_searched(grid, who, best, by, pareto) if searched else whole(grid))[chosen]
+    found = _searched(grid, who, best, by, pareto) if searched else whole(grid)
+    _say_what_does_not_fit(found, devices)
+    frame = found[chosen]
     if out is not None:
         write_whole(out, lambda path: output.write_table(frame, path), overwrite=force)
         output.note(f"{out}: {len(frame):,} rows; {signature}")
@@ -208,10 +211,13 @@ def _check_names(names: Sequence[str]) -> None:
     from costmodel.hardware.loader import names as devices
     from costmodel.layers import classes
     from costmodel.models import available
+    from costmodel.symbols import GLOSSARY
 
     known = {*classes(), *available()}  # a model's name is refused later, with the commands that take it
     for name in names:
         kind = name.partition("[")[0]
+        if len(names) > 1 and name in GLOSSARY and name not in known:
+            raise CostmodelError(f"sweep: wanted -D {name}=VALUE, got {name}")
         if len(names) > 1 and kind not in known:
             raise unknown_name("layer or device", kind, [*classes(), *devices()])
 
@@ -240,6 +246,16 @@ def _check_rows(layers: Sequence[Layer], devices: int, sizes: Mapping[str, Any])
         raise SizeError(
             f"sweep: wanted at most {MOST_ROWS:,} rows, got {rows:,}; "
             "write them with -o NAME.parquet, or search them with --best or --pareto"
+        )
+
+
+def _say_what_does_not_fit(rows: pd.DataFrame, devices: Sequence[Device]) -> None:
+    """Warn of rows whose data the device's memory cannot hold: their times are those of a larger one."""
+    room = rows["device"].map({device.name: device.hbm_capacity for device in devices}).astype(float)
+    lacking = int((rows["footprint_bytes"] > room).sum())
+    if lacking:
+        output.say(
+            f"{lacking:,} of {len(rows):,} rows do not fit their device's memory: see column footprint_bytes"
         )
 
 

@@ -56,6 +56,9 @@ def score(
         if as_json:
             output.print_json([])
         return
+    unusable = scoring.unusable(scored)
+    if unusable:
+        output.say(f"{unusable:,} of {len(scored):,} rows have no latency_s above 0: not in the errors")
     cells = scoring.summary(scored)
     if as_json:
         output.print_json(cells.to_dict("records"))

@@ -36,6 +36,8 @@ def used(name: str, settings: Iterable[str], use: str, tensor: int = 1) -> Model
         raise unknown_name("use of a model", use, MODEL_USES)
     if name in classes():
         raise CostmodelError(f"{name} is a layer, and --use is for models: leave --use out")
+    if "[" in name:
+        raise CostmodelError(f"options of a model are given by --set, such as --set dtype=fp8; got {name}")
     given = o.pairs(settings, "dtype=fp16")
     kinds = {option: kind for option, kind in STORED.items() if option in given}
     stored = {what: read(f"{what} of {name}", given.pop(what), kind) for what, kind in kinds.items()}

@@ -281,7 +281,7 @@ def seconds(
     given = filled(CONSTANTS, constants)
     buffer, many, group = as_rows(size, devices, devices if node is None else node)
     if algorithm in _peer.ALGORITHMS and np.any(many > group):
-        raise UnavailableError(f"{algorithm} is an all-reduce of devices of one node; take ring or tree")
+        raise UnavailableError(f"{algorithm} is an all-reduce of devices of one node; take auto or custom")
     fastest, *others = (
         _peer_times(device, given, way, buffer, many, group)
         if way in _peer.ALGORITHMS
@@ -320,7 +320,7 @@ def runs(device: Device, *, algorithm: str | None = None, **_: object) -> None:
     """
     lacking = _lacking(device, algorithm)
     if lacking:
-        raise UnavailableError(f"{device.name} has no {lacking}; take algorithm ring or tree")
+        raise UnavailableError(f"{device.name} has no {lacking}; take algorithm auto or custom")
 
 
 def _lacking(device: Device, algorithm: str | None) -> str:

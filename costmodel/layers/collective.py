@@ -8,6 +8,7 @@ from typing import ClassVar
 import sympy as sp
 
 from costmodel.cost import ONE, ZERO, Phase, Tensors
+from costmodel.errors import CostmodelError
 from costmodel.layers._base import Layer
 from costmodel.layers._devices import OTHERS, SENT, exchange
 from costmodel.symbols import symbols
@@ -58,7 +59,12 @@ class Collective(Layer):
         """Check the options."""
         super().__post_init__()
         self.check_options(collective=SENT)
-        self.check_options(algorithm=ALGORITHMS if self.collective == "all-reduce" else ALGORITHMS[:1])
+        self.check_options(algorithm=ALGORITHMS)
+        if self.algorithm != "auto" and self.collective != "all-reduce":
+            raise CostmodelError(
+                f"algorithm {self.algorithm} of collective: applies to an all-reduce, not to "
+                f"collective={self.collective}; leave it out"
+            )
 
     def forward(self) -> tuple[Phase, ...]:
         """The collective."""

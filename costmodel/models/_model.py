@@ -112,6 +112,10 @@ class Model(Layer):
         """Return the hash, computed once: every prediction uses it to look its plan up."""
         return self._hash
 
+    def __repr__(self) -> str:
+        """Return a summary; the parts are in `parts`."""
+        return f"<{self.label}: {len(self.parts)} parts>"
+
     def __getstate__(self) -> dict[str, Any]:
         """Return the fields only: compiled functions cannot be pickled, and are compiled again."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

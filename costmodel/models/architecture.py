@@ -13,7 +13,7 @@ import sympy as sp
 from costmodel.arguments import typed
 from costmodel.cost import ZERO
 from costmodel.dtypes import dtype as parse_dtype
-from costmodel.errors import CostmodelError, UnavailableError, unknown_name
+from costmodel.errors import CostmodelError, SizeError, UnavailableError, unknown_name
 from costmodel.evaluate import as_one_size
 from costmodel.layers.optimizer_step import OptimizerStep
 from costmodel.models._blocks import ATTENTION, B, N, S, Use
@@ -129,11 +129,15 @@ class Architecture:
             If a format is unknown.
         CostmodelError
             If a group is given without a format of weights.
+        SizeError
+            If a group has less than one weight.
         """
         if group is not None and weights is None:
             raise CostmodelError(
                 "group: is the number of weights per scale; give the weights' format too, such as int4"
             )
+        if group is not None and group < 1:
+            raise SizeError(f"group: wanted at least 1 weight per scale, got {group}")
         found = self
         if weights is not None:
             found = dataclasses.replace(found, weights=parse_dtype(weights).name, group=group)

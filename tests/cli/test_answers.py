@@ -368,6 +368,25 @@ def test_sweep_of_models_takes_a_use_and_either_name_of_the_length(costmodel):
     assert "`sweep` with --use" in without.err
 
 
+def test_sweep_says_how_many_rows_do_not_fit(costmodel):
+    """141 GB of weights in bf16 fit into a B200, and with one sequence into no H100."""
+    words = ("sweep", "llama-3.1-70b", "--use", "decode", "-m", "h100-sxm", "b200-sxm", "--rung", "bound")
+    words += ("-D", "batch=1", "seq=64", "--columns", "device,seconds")
+    said = "costmodel: 1 of 2 rows do not fit their device's memory: see column footprint_bytes\n"
+    assert costmodel(*words).err == said
+    assert costmodel(*words, "--best", "seconds").err == ""
+    assert costmodel(*words, "--best=-seconds").err == said.replace("1 of 2 rows do", "1 of 1 rows do")
+
+
+def test_explain_says_below_its_table_what_is_not_comparable(costmodel):
+    """A line of it must not be longer than the names of constants make it."""
+    words = ("explain", "llama-3.1-8b", "--use", "decode", "-m", "l40s", "-D", "batch=16", "seq=2048")
+    lines = costmodel(*words).out.splitlines()
+    (row,) = (line for line in lines if line.startswith("in fp8"))
+    assert row.endswith("; not comparable")
+    assert lines[-2].startswith("not comparable: those constants are of another number format")
+
+
 def test_the_best_rows_are_in_the_order_of_their_groups(costmodel):
     """An LSTM needs less energy than attention from some length on, and is first in the grid."""
     words = ("sweep", "lstm", "tiled-attention", "-m", "h200-sxm", "a100-sxm-80gb", "--rung", "bound", "-D")
@@ -456,6 +475,15 @@ def test_score_adds_predictions_and_prints_their_errors(costmodel, tmp_path):
     assert "h200-sxm" in ended.out
     rows = json.loads(costmodel("score", table, "-o", out, "--rung", "bound", "--force", "--json").out)
     assert sum(row["rows"] for row in rows) == 3
+
+
+def test_score_says_how_many_rows_have_no_latency_to_compare_with(costmodel, tmp_path):
+    table = tmp_path / "measured.csv"
+    rows = "".join(f"h200-sxm,gemm,bf16,64,64,64,{latency}\n" for latency in ("", "-1", "0", "1e-5"))
+    table.write_text(f"gpu,op,dtype,m,n,k,latency_s\n{rows}", encoding="utf-8")
+    ended = costmodel("score", table, "-o", tmp_path / "scored.csv")
+    assert ended.status == 0
+    assert ended.err == "costmodel: 3 of 4 rows have no latency_s above 0: not in the errors\n"
 
 
 def test_score_says_which_columns_it_renamed(costmodel, tmp_path):

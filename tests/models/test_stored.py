@@ -3,7 +3,7 @@
 import pytest
 
 import costmodel as cm
-from costmodel.errors import CostmodelError
+from costmodel.errors import CostmodelError, SizeError
 from costmodel.model_memory import Memory
 from costmodel.models import from_config, load
 
@@ -210,3 +210,14 @@ def test_impossible_storage_formats_are_refused():
         model.storing("fp32").decode()
     with pytest.raises(CostmodelError, match="of llama-2-7b training with weights=int4"):
         model.training().storing(weights="int4")
+
+
+@pytest.mark.parametrize("group", [0, -128])
+def test_a_group_of_no_weights_is_refused(group):
+    with pytest.raises(SizeError, match=f"group: wanted at least 1 weight per scale, got {group}"):
+        load("llama-2-7b").storing("int4", group=group)
+
+
+def test_a_model_shows_itself_in_one_line():
+    model = load("llama-2-7b").storing("int4").decode("fp16")
+    assert repr(model) == f"<llama-2-7b decode, weights in int4[fp16]: {len(model.parts)} parts>"

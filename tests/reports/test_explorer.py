@@ -574,7 +574,7 @@ def test_layer_that_a_device_cannot_run_has_no_time_there(explored: Explored) ->
     adding, plain, again = explored(page, [{"device": device} for device in devices])
     assert list(adding["layers"]) == list(again["layers"]) == ["collective", "matmul"]
     assert list(plain["layers"]) == ["matmul"]
-    refusal = "nvidia/a100-sxm-80gb has no switch that adds; take algorithm ring or tree"
+    refusal = "nvidia/a100-sxm-80gb has no switch that adds; take algorithm auto or custom"
     assert plain["problems"] == [refusal]
     assert "collective" not in " ".join(plain["commands"])
     with pytest.raises(cm.CostmodelError, match=refusal):

@@ -258,6 +258,13 @@ def test_page_states_what_was_asked_and_its_command(model_page: reports.Page) ->
     assert not re.findall(r'(?:src|href)="(?!#)', model_page.html.partition("<script")[0])
 
 
+def test_heading_names_the_formats_computed_and_stored_in(tables: reports.ModelFrames) -> None:
+    assert reports.model(tables, command="x").title.startswith("tiny in bf16: ")
+    stored = models.from_config(TINY, name="tiny").storing("int4")
+    asked = model_story.story(stored, ["h200-sxm"], dtype="FP16", rung="bound", clusters=(), others=())
+    assert asked.name == "tiny in fp16, weights in int4"
+
+
 def test_requested_use_is_shown_first(tables: reports.ModelFrames) -> None:
     page = reports.model(tables, first="training", command="x")
     assert at_first(page.picks)["use"] == "training"
