@@ -203,7 +203,7 @@ class MoE(StoredWeights):
 
     def _run(self) -> tuple[Phase, ...]:
         """Return the forward kernels of the chosen experts: products, and the activation between them."""
-        phases = _ffn.forward(self, self._chosen, self._form)
+        phases = tuple(self._with_wide_result(p) for p in _ffn.forward(self, self._chosen, self._form))
         # The rows of choices that other devices run are zeros, and pass through the activation as well.
         whole = self._chosen if self.among == 1 else self._chosen._replace(rows=T * K / self.working)
         around = _ffn.forward(self._wide, whole, self._form)
@@ -212,6 +212,11 @@ class MoE(StoredWeights):
             self._in_one_kernel(phase, first=i == 0, last=i + 1 == len(phases)) if product else wide
             for i, (phase, product, wide) in enumerate(zip(phases, products, around, strict=True))
         )
+
+    def _with_wide_result(self, phase: Phase) -> Phase:
+        """Return a kernel that writes its result in the format around the products."""
+        wider = self._wide.bytes / self.bytes
+        return replace(phase, write=wider * phase.write, workspace=wider * phase.workspace)
 
     def _in_one_kernel(self, phase: Phase, *, first: bool, last: bool) -> Phase:
         """Return a product as the kernel computes it that serves all experts, where it is modelled."""

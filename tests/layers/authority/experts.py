@@ -17,6 +17,8 @@ from .rows import row_cost
 
 Sizes = dict[str, int]
 Pair = tuple[Counted, Counted]
+#: Bytes of what is between the products of a mixture's experts, where these have 8 bits.
+HALF = 2
 
 
 # -- gates: gradients of f(a)·b ----------------------------------------------------------------
@@ -64,12 +66,17 @@ GATES: dict[str, Callable[..., Any]] = {
 # -- one set of weights, or several ------------------------------------------------------------
 
 
-def _grouped(w: Number, m: Fraction, n: int, k: int, sets: Fraction, **more: Any) -> Kernel:
-    """Return a product of `sets` groups of m rows with a matrix each, which is read once."""
+def _grouped(
+    w: Number, m: Fraction, n: int, k: int, sets: Fraction, *, result: Number = 0, **more: Any
+) -> Kernel:
+    """Return a product of `sets` groups of m rows with a matrix each, which is read once.
+
+    result : width of a number of the result, if not w.
+    """
     return Kernel(
         matrix=2 * m * n * k * sets,
         read=w * sets * (m * k + k * n),
-        write=w * sets * m * n,
+        write=(result or w) * sets * m * n,
         depth=dot_depth(k),
         sizes={"batch": sets, "m": m, "n": n, "k": k},
         **more,
@@ -88,9 +95,19 @@ def _transposed(w: Number, m: int, n: int, k: Fraction, sets: Fraction, deep: in
 
 
 def _layer(
-    o: dict[str, Any], w: Number, rows: Fraction, d: int, f: int, sets: Fraction, again: Number
+    o: dict[str, Any],
+    w: Number,
+    rows: Fraction,
+    d: int,
+    f: int,
+    sets: Fraction,
+    again: Number,
+    wide: Number = 0,
 ) -> tuple[list[Kernel], list[Kernel]]:
-    """Return forward and backward; `again` are bytes of the input that are read from the cache."""
+    """Return forward and backward.
+
+    again : bytes of the input that are read from the cache; wide : width of forward's results, if not w.
+    """
     _, program, plain_gradient = PROGRAMS[o["activation"]]
     function, gated = o["activation"], o["gated"]
     plain_gradient = OF_RESULT.get(function, plain_gradient)
@@ -101,10 +118,11 @@ def _layer(
     back = tally(GATES[function], 0.7, 0.3, 0.2) if gated else tally(plain_gradient, 0.7, 0.3)  # type: ignore[arg-type]
     ups = [f] if not gated else ([2 * f] if o["fused"] else [f, f])
     parts = 2 if gated else 1
-    forward = [_grouped(w, rows, u, d, sets, workspace=w * every * u) for u in ups]
+    r = wide or w
+    forward = [_grouped(w, rows, u, d, sets, result=r, workspace=r * every * u) for u in ups]
     forward = [replace(k, read=k.read - again, l2=again) for k in forward]
-    forward.append(table(w, every, f, parts, 1, **vars(there), workspace=w * every * f))  # type: ignore[arg-type]
-    forward.append(_grouped(w, rows, d, f, sets))
+    forward.append(table(r, every, f, parts, 1, **vars(there), workspace=r * every * f))  # type: ignore[arg-type]
+    forward.append(_grouped(w, rows, d, f, sets, result=r))
     deep = dot_depth(rows)  # type: ignore[arg-type]
     backward = [
         _grouped(w, rows, f, d, sets, workspace=w * every * f),
@@ -141,7 +159,10 @@ def moe(o: dict[str, Any], s: Sizes) -> Expected:
     """Expect 2dE + k·(4 or 6)·d·d_ff per token, and weights of the expected experts (formulas.md §6)."""
     w, tokens, d, e, k = WIDTH[o["dtype"]], s["batch"] * s["seq"], s["d_model"], s["experts"], s["top_k"]
     busy = expected_distinct(e, k, tokens)
-    forward, backward = _layer(o, w, tokens * k / busy, d, s["d_ff"], busy, w * tokens * d * (k - 1))
+    again = w * tokens * d * (k - 1)
+    forward, backward = _layer(o, w, tokens * k / busy, d, s["d_ff"], busy, again, wide=max(w, HALF))
+    if o["direction"] == "fwd":
+        forward = [_in_one_kernel(kernel, s, last=kernel is forward[-1]) for kernel in forward]
     one = (3 if o["gated"] else 2) * d * s["d_ff"]
     mixed = _mixed(o, s, forward, backward)
     return replace(
@@ -150,6 +171,20 @@ def moe(o: dict[str, Any], s: Sizes) -> Expected:
         unread=w * (e - k) * one,
         parameters=d * e + (e + o["shared"]) * one,
     )
+
+
+def _in_one_kernel(kernel: Kernel, s: Sizes, *, last: bool) -> Kernel:
+    """Expect of a product, forward, what sorting the choices takes: all experts, tokens, rows in and out."""
+    if "batch" not in kernel.sizes:
+        return kernel
+    tokens, choices = s["batch"] * s["seq"], s["batch"] * s["seq"] * s["top_k"]
+    sorting = {
+        "held": s["experts"],
+        "tokens": tokens,
+        "inputs": choices if last else tokens,
+        "results": choices,
+    }
+    return replace(kernel, sizes={**kernel.sizes, **sorting})
 
 
 def expert_parallel(o: dict[str, Any], s: Sizes) -> Expected:
@@ -169,7 +204,7 @@ def expert_parallel(o: dict[str, Any], s: Sizes) -> Expected:
         (message(o["dtype"], s | {"node": c}, name, c * copies, p=c, workspace=room),) if c > 1 else ()
         for name, room in (("all-gather", c * copies), ("reduce-scatter", copies))
     )
-    forward, backward = _layer(o, w, c * tokens * k / busy, d, s["d_ff"] // c, busy, 0)
+    forward, backward = _layer(o, w, c * tokens * k / busy, d, s["d_ff"] // c, busy, 0, wide=max(w, HALF))
     choices = (statistic(o["dtype"]) + 4) * tokens * k
     copied = table(w, tokens, d, 1, k, depth=0, more_read=choices, workspace=w * tokens * k * d)
     one = (3 if o["gated"] else 2) * d * s["d_ff"]
@@ -230,7 +265,7 @@ def _mixed(
     )
     branches = k + (1 if shared else 0)
     total = table(
-        w,
+        max(w, HALF),
         tokens,
         d,
         branches,
