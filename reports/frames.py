@@ -37,6 +37,7 @@ SIZES = {
     "k": "k",
     "devices": "devices",
     "node": "devices per node",
+    "tensor": "devices that share a model",
     "stride": "stride",
     "summary": "summary positions",
     "globals": "global tokens",

@@ -129,3 +129,49 @@ def test_link_bytes_are_a_column_only_where_a_layer_communicates():
     assert (least["options"][0], least["devices"][0], least["n"][0]) == (gather.label, 2, 512)
     p = cm.predict(total, "h200-sxm", m=64, n=np.array([512, 1024]), devices=8)
     assert as_frame(p)["link_bytes"].tolist() == p.counts["link_bytes"].tolist()
+
+
+# -- models that several devices share ---------------------------------------------------------
+
+
+def _shares(*devices):
+    return [cm.models.load("llama-3.1-8b").tensor_parallel(n).decode("bf16") for n in devices]
+
+
+def test_rows_of_shared_models_say_among_how_many_and_what_all_of_them_take():
+    """Times are the model's, counts one device's; energy and cost by hand from all devices' TDP and price."""
+    found = cm.sweep(
+        _shares(1, 2, 8), ["h200-sxm"], batch=[1, 16], seq_kv=2048, prices={"h200-sxm": 3.5}
+    ).set_index(["tensor", "batch"])
+    for devices, share in zip((1, 2, 8), _shares(1, 2, 8), strict=True):
+        one = cm.predict(share, "h200-sxm", batch=16, seq_kv=2048)
+        row = found.loc[(devices, 16)]
+        assert row["seconds"] == pytest.approx(one.seconds)
+        assert row["footprint_bytes"] == one.counts["footprint_bytes"]
+        assert row["energy_j"] == pytest.approx(devices * 700 * one.seconds)
+        assert row["cost"] == pytest.approx(devices * 3.5 / 3600 * one.seconds)
+
+
+def test_only_tables_with_shared_models_have_a_column_for_it():
+    sizes = {"batch": 1, "seq_kv": 64}
+    assert "tensor" not in cm.sweep(_shares(1), "h200-sxm", **sizes)
+    (share,) = _shares(4)
+    assert as_frame(cm.predict(share, "h200-sxm", **sizes))["tensor"].tolist() == [4]
+    mixed = cm.sweep([*_shares(4), cm.Matmul()], "h200-sxm", **sizes, m=8, n=8, k=8)
+    assert mixed["tensor"].tolist() == [4, 1]
+
+
+def test_the_best_batch_is_found_for_each_number_of_devices():
+    grid = make_grid(_shares(1, 4), ["h200-sxm"], {"batch": [1, 64], "seq_kv": 2048}, prices={"h200-sxm": 1})
+    found = best(grid, "cost", by=["tensor"])
+    assert found["tensor"].tolist() == [1, 4]
+    assert found["batch"].tolist() == [1, 1]
+    alone = make_grid(_shares(1), ["h200-sxm"], {"batch": [1, 64], "seq_kv": 2048})
+    with pytest.raises(UnknownNameError, match="column to group by"):
+        best(alone, "seconds", by=["tensor"])
+
+
+def test_a_share_is_another_sweep_than_the_whole_model():
+    """Otherwise an interrupted sweep would go on with the other's parts."""
+    one, two = (make_grid(_shares(n), ["h200-sxm"], {"batch": 1, "seq_kv": 64}) for n in (1, 2))
+    assert one.identity != two.identity

@@ -98,6 +98,12 @@ def sweep(
     use: Annotated[
         str | None, typer.Option(metavar="USE", help="For models: training, prefill or decode.")
     ] = None,
+    tensor: Annotated[
+        str,
+        typer.Option(
+            metavar="N,…", help="For models: numbers of devices of a node that share each: 1,2,4,8."
+        ),
+    ] = "1",
     device_set: o.DeviceSettings = [],
     rung: o.Rung = None,
     state: o.State = "warm",
@@ -117,7 +123,8 @@ def sweep(
 ) -> None:
     """Predict layers on devices over every combination of sizes.
 
-    With --use, models of the catalogue take the place of layers.
+    With --use, models of the catalogue take the place of layers. With --tensor, counts are those of one of
+    the devices that share a model, energy and cost those of all of them.
     A Parquet file is written part by part and may have any number of rows; an interrupted sweep resumes
     when the same command is given again.
     """
@@ -137,10 +144,13 @@ def sweep(
     _check_names(names)
     devices = [o.device(name, device_set) for name in (*machines, *extra)]
     sizes = o.sizes(defines)
+    shares = _shares(tensor)
     if use is None:
+        if shares != [1]:
+            raise CostmodelError("--tensor applies to models, with --use prefill or decode")
         layers = o.layers(names, settings)
     else:
-        models = [used(name, settings, use) for name in names]
+        models = [used(name, settings, use, share) for name in names for share in shares]
         # A model whose state does not grow takes no length, and is the same for every length.
         sizes = sizes_of_use("sweep", max(models, key=lambda model: len(model.required)), sizes, use)
         layers = [*models]
@@ -220,6 +230,17 @@ def _check_names(names: Sequence[str]) -> None:
             raise CostmodelError(f"sweep: wanted -D {name}=VALUE, got {name}")
         if len(names) > 1 and kind not in known:
             raise unknown_name("layer or device", kind, [*classes(), *devices()])
+
+
+def _shares(text: str) -> list[int]:
+    """Return numbers of devices, each once."""
+    try:
+        found = list(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        found = [0]
+    if min(found) < 1:
+        raise CostmodelError(f"--tensor: wanted numbers of devices, such as 1,2,4,8, got {text!r}")
+    return found
 
 
 def _list(text: str | None) -> list[str] | None:

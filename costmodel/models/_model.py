@@ -88,6 +88,8 @@ class Model(Layer):
         Where the model's sizes are published.
     left_out : str
         What is not counted.
+    tensor : int
+        Number of devices that share it. Counts are those of one of them.
     """
 
     title: str
@@ -101,6 +103,7 @@ class Model(Layer):
     idle: sp.Expr = ZERO
     origin: str = ""
     left_out: str = ""
+    tensor: int = 1
 
     def __post_init__(self) -> None:
         """Check the options."""

@@ -289,6 +289,7 @@ class Architecture:
             state=cached(parts),
             origin=self.source,
             left_out=self.family.left_out,
+            tensor=self.devices,
         )
 
     def _stored(self, model: Model) -> Model:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from costmodel.arguments import typed
 from costmodel.errors import unknown_name
 from costmodel.sweep.aim import Aim
-from costmodel.sweep.columns import TEXT, size_column
+from costmodel.sweep.columns import TENSOR, TEXT, size_column
 from costmodel.sweep.engines import Engine, Progress
 from costmodel.sweep.grid import Chunk, Grid
 from costmodel.sweep.pareto import FindFront, Front
@@ -71,7 +71,7 @@ class FindLeast:
     aim : Aim
         The objective.
     by : tuple of str
-        Columns that define the groups: sizes and text.
+        Columns that define the groups: sizes, text, and ``tensor``.
     """
 
     aim: Aim
@@ -87,6 +87,7 @@ class FindLeast:
             If a column is unknown, or a layer or device of the grid lacks it.
         """
         known = [*TEXT, *dict.fromkeys(size_column(axis) for case in grid.cases for axis in case.axes)]
+        known += [TENSOR] * (TENSOR in grid.columns)
         for name in by:
             if name not in known:
                 raise unknown_name("column to group by", name, known)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from costmodel.layers import Layer
 from costmodel.prediction import Prediction
 
 #: Text columns, constant over the rows of a case.
@@ -24,16 +25,18 @@ COUNTS = (
     "footprint_bytes",
     "kept_bytes",
 )
+#: Number of devices that share a model; only in tables with such a model. Counts are those of one device.
+TENSOR = "tensor"
 #: Bytes sent to other devices; only in tables with a layer that sends any.
 SENT = "link_bytes"
-#: Energy of a run: its time at the device's TDP [J]; missing if the spec has no TDP.
+#: Energy of a run: its time at the TDP of all devices [J]; missing if the spec has no TDP.
 ENERGY = "energy_j"
-#: Cost of a run: its time at the device's price per hour [currency of the price].
+#: Cost of a run: its time at the price per hour of all devices [currency of the price].
 COST = "cost"
 _HOUR = 3600.0
 #: All result columns in order, and those that only some tables have.
-ANSWERS = (*TIMES, "bound", *COUNTS, SENT, ENERGY, COST)
-RARE = (SENT, COST)
+ANSWERS = (TENSOR, *TIMES, "bound", *COUNTS, SENT, ENERGY, COST)
+RARE = (TENSOR, SENT, COST)
 
 
 def size_column(name: str) -> str:
@@ -61,6 +64,11 @@ def text_of(prediction: Prediction) -> dict[str, str]:
     }
 
 
+def sharing(layer: Layer) -> int:
+    """Return the number of devices that share a model; 1 for any other layer."""
+    return int(getattr(layer, TENSOR, 1))
+
+
 def number_of(prediction: Prediction, name: str, price: float | None = None) -> Any:
     """Return a numeric column, broadcastable to the prediction's shape; NaN if it has no value."""
     if name in TIMES:
@@ -69,10 +77,10 @@ def number_of(prediction: Prediction, name: str, price: float | None = None) -> 
         return prediction.counts[name]
     if name == SENT:
         return prediction.counts.get(name, 0.0)
-    if name == ENERGY:
-        power = prediction.device.tdp_w
-        return np.nan if power is None else prediction.seconds * power
-    if name == COST:
-        return np.nan if price is None else prediction.seconds * (price / _HOUR)
+    if name == TENSOR:
+        return sharing(prediction.layer)
+    if name in (ENERGY, COST):
+        each = prediction.device.tdp_w if name == ENERGY else price and price / _HOUR
+        return np.nan if each is None else prediction.seconds * (sharing(prediction.layer) * each)
     size = name if name in prediction.shapes else name.removesuffix("_size")
     return prediction.shapes[size] if size in prediction.layer.sizes() else np.nan

@@ -28,7 +28,7 @@ from costmodel.evaluate import as_size, bind, check_taken
 from costmodel.layers import Layer
 from costmodel.predict import STATES, as_device, check_implementation, check_rung, several
 from costmodel.sweep.case import Array, Case
-from costmodel.sweep.columns import COST, SENT, TEXT, known_columns
+from costmodel.sweep.columns import COST, SENT, TENSOR, TEXT, known_columns, sharing
 from costmodel.sweep.points import Points, gather
 from costmodel.sweep.program import program
 from costmodel.sweep.where import Condition, condition
@@ -84,7 +84,8 @@ class Grid:
         """The columns of the grid's table."""
         sends = any(case.layer.cost.sends for case in self.cases)
         priced = any(case.price is not None for case in self.cases)
-        return known_columns(self.sizes, beside=[*[SENT] * sends, *[COST] * priced])
+        shared = any(sharing(case.layer) > 1 for case in self.cases)
+        return known_columns(self.sizes, beside=[*[TENSOR] * shared, *[SENT] * sends, *[COST] * priced])
 
     @cached_property
     def chunks(self) -> tuple[Chunk, ...]:
@@ -144,7 +145,18 @@ class Grid:
             constants = [[p.kernel, p.choice.origin, sorted(p.choice.constants.items())] for p in plan.phases]
             axes = {name: hashlib.sha256(axis.tobytes()).hexdigest() for name, axis in case.axes.items()}
             device = [case.device.name, case.device.spec_hash, case.price]
-            told.append([case.layer.label, device, plan.rung, plan.state, dict(case.how), axes, constants])
+            told.append(
+                [
+                    case.layer.label,
+                    sharing(case.layer),
+                    device,
+                    plan.rung,
+                    plan.state,
+                    dict(case.how),
+                    axes,
+                    constants,
+                ]
+            )
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from costmodel.layers import Layer
 from costmodel.prediction import Prediction
 from costmodel.sweep.case import Array, Case
-from costmodel.sweep.columns import COST, ENERGY, TEXT, number_of, size_column
+from costmodel.sweep.columns import COST, ENERGY, TENSOR, TEXT, number_of, sharing, size_column
 from costmodel.sweep.where import Condition
 
 
@@ -114,6 +114,8 @@ class Points:
         for i, name in enumerate(names):
             if name in TEXT:
                 columns[i] = [self.case.text[name]] * positions.size
+            elif name == TENSOR:
+                columns[i] = [sharing(self.case.layer)] * positions.size
             elif name in axes:
                 values = list(self.mesh.values())[axes[name]].reshape(-1)
                 columns[i] = values[places[axes[name]]].tolist()

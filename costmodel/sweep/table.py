@@ -17,7 +17,16 @@ from costmodel.errors import SizeError, TableError
 from costmodel.evaluate import as_whole
 from costmodel.layers import Layer
 from costmodel.prediction import LIMITS, Prediction
-from costmodel.sweep.columns import ANSWERS, SENT, TEXT, known_columns, number_of, text_of
+from costmodel.sweep.columns import (
+    ANSWERS,
+    SENT,
+    TENSOR,
+    TEXT,
+    known_columns,
+    number_of,
+    sharing,
+    text_of,
+)
 from costmodel.sweep.grid import Grid, as_axis, make_grid
 from costmodel.sweep.points import gather
 
@@ -161,7 +170,8 @@ def as_frame(prediction: Prediction) -> pd.DataFrame:
     """Return one prediction, scalar or array, as a table."""
     rows = prediction.shape[0] if prediction.shape else 1
     layer = prediction.layer
-    found = known_columns(layer.sizes(), beside=[SENT] * layer.cost.sends)
+    beside = [*[TENSOR] * (sharing(layer) > 1), *[SENT] * layer.cost.sends]
+    found = known_columns(layer.sizes(), beside=beside)
     names = [name for name in found if name not in TEXT]
     columns = {name: np.empty(rows, np.int8 if name == "bound" else np.float64) for name in names}
     for where, part in prediction.blocks or [(slice(rows), prediction)]:

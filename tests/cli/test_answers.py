@@ -368,6 +368,35 @@ def test_sweep_of_models_takes_a_use_and_either_name_of_the_length(costmodel):
     assert "`sweep` with --use" in without.err
 
 
+def test_sweep_takes_several_numbers_of_devices_that_share_a_model(costmodel):
+    words = ("sweep", "llama-3.1-8b", "--use", "decode", "-m", "h200-sxm", "-D", "batch=1", "seq=2048")
+    ended = costmodel(*words, "--tensor", "1,2,2,8", "--columns", "tensor,seconds")
+    header, *rows = ended.out.splitlines()
+    assert (ended.status, header) == (0, "tensor,seconds")
+    assert [row.split(",")[0] for row in rows] == ["1", "2", "8"]
+    told = json.loads(costmodel("model", "llama-3.1-8b", *words[2:], "--tensor", "8", "--json").out)
+    assert float(rows[2].split(",")[1]) == pytest.approx(told["seconds"])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            ("llama-3.1-8b", "--use", "decode", "--tensor", "0"),
+            "wanted numbers of devices, such as 1,2,4,8, got '0'",
+        ),
+        (("llama-3.1-8b", "--use", "decode", "--tensor", "two"), "got 'two'"),
+        (("llama-3.1-8b", "--use", "decode", "--tensor", "3"), "do not divide evenly among 3 devices"),
+        (("llama-3.1-8b", "--use", "training", "--tensor", "2"), "use `costmodel plan`"),
+        (("matmul", "--tensor", "2"), "--tensor applies to models, with --use prefill or decode"),
+    ],
+)
+def test_sweep_refuses_numbers_of_devices_that_no_model_is_shared_by(costmodel, words, says):
+    refused = costmodel("sweep", *words, "-m", "h200-sxm", "-D", "batch=1", "seq=8")
+    assert (refused.status, refused.err.count("\n")) == (2, 1)
+    assert says in refused.err
+
+
 def test_sweep_says_how_many_rows_do_not_fit(costmodel):
     """141 GB of weights in bf16 fit into a B200, and with one sequence into no H100."""
     words = ("sweep", "llama-3.1-70b", "--use", "decode", "-m", "h100-sxm", "b200-sxm", "--rung", "bound")

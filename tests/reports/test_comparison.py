@@ -165,7 +165,14 @@ def test_size_without_an_axis_becomes_a_choice(table: pd.DataFrame, facts: repor
 
 
 def test_every_size_is_known_to_reports() -> None:
-    assert set(GLOSSARY) - set(DEVICE_SIZES) == set(reports.frames.SIZES)
+    assert {*GLOSSARY, "tensor"} - set(DEVICE_SIZES) == set(reports.frames.SIZES)
+
+
+def test_numbers_of_devices_that_share_a_model_become_a_choice(facts: reports.Facts) -> None:
+    model = cm.models.load("gpt2")
+    shares = [model.tensor_parallel(n).decode("bf16") for n in (1, 2)]
+    rows = cm.sweep(shares, "h200-sxm", batch=[1, 8], seq_kv=64)
+    assert [pick.column for pick in reports.compare(rows, facts=facts).picks] == ["tensor"]
 
 
 def test_rows_that_take_no_time_are_left_out_and_counted() -> None:
