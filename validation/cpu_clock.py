@@ -20,7 +20,7 @@ _LOOPS = {
 _TURNS = 2_000_000
 
 
-def clock_hz(tries: int = 40) -> float | None:
+def clock_hz(tries: int) -> float | None:
     """Return the highest clock seen over short loops on one core [Hz].
 
     The highest is used because interruptions only make a loop slower. None if there is no loop for this

@@ -151,7 +151,7 @@ def disturbance(frame: pd.DataFrame) -> str:
         As `table` returns it.
     """
     again = frame[(frame["status"] == "ok") & (frame["visits"] > 1)]
-    others = _others(frame)
+    others, slowed = _others(frame), _slowed(frame)
     if again.empty:
         text, typical = "no case was visited twice: how far reruns differ is not known", 0.0
     else:
@@ -161,9 +161,29 @@ def disturbance(frame: pd.DataFrame) -> str:
         text += f"; by over {NOISY:.0%} in {noisy} of {len(again)}"
     if others > BUSY:
         text += f"; {others:.1f} other processes ran meanwhile: repeat when this machine is quiet"
+    elif slowed:
+        text += f"; {slowed}: repeat when this machine is quiet"
     elif typical > DISTURBED:
         text += ": another load is on this machine, or its clock drifts; repeat when it is quiet"
     return text
+
+
+def _slowed(frame: pd.DataFrame) -> str:
+    """Return how far a CPU's cores were below the highest rate seen; empty if they were not.
+
+    Another virtual machine's thread on the same core halves the rate, and shows neither as load nor as time
+    stolen.
+    """
+    if not {"clock_hz", "timer"} <= set(frame):
+        return ""
+    rates = pd.to_numeric(frame.loc[frame["timer"] == "perf_counter-median", "clock_hz"]).dropna()
+    if rates.empty or rates.median() >= (1 - DISTURBED) * rates.max():
+        return ""
+    typical, highest = rates.median() / 1e9, rates.max() / 1e9
+    return (
+        f"a core ran at {typical:.2f} GHz (median; at most {highest:.2f}), because others share it or its "
+        "clock is lowered"
+    )
 
 
 def _others(frame: pd.DataFrame) -> float:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from costmodel.validation.cpu_clock import clock_hz
 from costmodel.validation.torch_env import load_torch
 
 
@@ -17,11 +17,12 @@ def sensors(kind: str) -> dict[str, float | None]:
     -------
     dict
         ``clock_hz`` [Hz], ``temperature_c`` [°C], ``power_w`` [W] of the device, and ``load``, the host's
-        average number of runnable processes over one minute.
+        average number of runnable processes over one minute. A CPU's clock is the rate of a loop of half a
+        millisecond on one core, which is lower if another thread shares the core.
     """
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     if kind == "cpu":
-        return {"clock_hz": _cpu_clock(), "temperature_c": None, "power_w": None, "load": load}
+        return {"clock_hz": clock_hz(tries=1), "temperature_c": None, "power_w": None, "load": load}
     cuda = load_torch().cuda
     return {
         "clock_hz": _scaled(cuda.clock_rate, 1e6),  # MHz
@@ -37,13 +38,3 @@ def _scaled(read: Callable[[], Any], factor: float) -> float | None:
         return float(read()) * factor
     except Exception:
         return None
-
-
-def _cpu_clock() -> float | None:
-    """Return the highest core clock that the system reports [Hz]; virtual machines report the base clock."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return None
-    found = [float(line.partition(":")[2]) for line in text.splitlines() if line.startswith("cpu MHz")]
-    return max(found) * 1e6 if found else None

@@ -182,13 +182,26 @@ def sdpa_backend(name: str) -> AbstractContextManager[None]:
 
 
 def _cpu_title() -> str:
+    """Return the processor's name, with its family and model if the name has no number.
+
+    Virtual machines hide the name: theirs is "AMD EPYC" for every generation.
+    """
+    facts = cpu_facts()
+    title = facts.get("model name") or platform.processor() or platform.machine()
+    brand = title.partition("@")[0].strip()
+    if "cpu family" in facts and not any(letter.isdigit() for letter in brand):
+        return f"{brand} (family {facts['cpu family']}, model {facts['model']})"
+    return title
+
+
+def cpu_facts() -> dict[str, str]:
+    """Return what Linux tells of the first processor: ``vendor_id``, ``cpu family``, ``model name``, …"""
     try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        return {}
+    pairs = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _cpu_memory() -> int:

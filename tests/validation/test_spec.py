@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 import costmodel
 from costmodel import calibration, hardware, units
 from costmodel.errors import UnavailableError
-from costmodel.validation import microbench, places, spec, spec_cpu, spec_figures, spec_gpu
+from costmodel.validation import (
+    microbench,
+    places,
+    sensors,
+    spec,
+    spec_cpu,
+    spec_figures,
+    spec_gpu,
+    torch_env,
+)
 from costmodel.validation.cpu_clock import clock_hz
 from costmodel.validation.torch_env import cpu_caches
 
@@ -77,7 +86,7 @@ def test_spec_of_a_machine_that_hides_its_caches_is_refused(measured, monkeypatc
 @pytest.mark.parametrize(
     ("title", "name"),
     [
-        ("AMD EPYC", "cpu/amd-epyc-2-threads"),
+        ("AMD EPYC (family 25, model 17)", "cpu/amd-epyc-family-25-model-17-2-threads"),
         ("Intel(R) Xeon(R) Platinum 8480+ @ 2.00GHz", "cpu/intel-xeon-platinum-8480-2-threads"),
         ("13th Gen Intel(R) Core(TM) i9-13900K", "cpu/13th-gen-intel-core-i9-13900k-2-threads"),
         ("", "cpu/unknown-2-threads"),
@@ -204,6 +213,64 @@ def test_calibration_of_a_measured_spec_does_not_go_into_the_package(tmp_path, m
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert calibration.path_of("cpu/amd-epyc-2-threads").parent == tmp_path / "costmodel"
     assert calibration.path_of("nvidia/t4").parent == Path(hardware.__file__).parent / "nvidia"
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("AMD EPYC 9654 96-Core Processor", "AMD EPYC 9654 96-Core Processor"),
+        # Virtual machines hide the model: every generation would have the first one's spec and constants.
+        ("AMD EPYC", "AMD EPYC (family 25, model 17)"),
+        ("Intel(R) Xeon(R) Processor @ 2.60GHz", "Intel(R) Xeon(R) Processor (family 25, model 17)"),
+    ],
+)
+def test_processor_without_a_number_is_told_by_family_and_model(name, title, monkeypatch):
+    facts = {"model name": name, "cpu family": "25", "model": "17"}
+    monkeypatch.setattr(torch_env, "cpu_facts", lambda: facts)
+    assert torch_env.machine("cpu").title == title
+
+
+def test_facts_of_the_processor_are_those_of_the_first_core():
+    facts = torch_env.cpu_facts()
+    if not Path("/proc/cpuinfo").exists():
+        assert facts == {}
+        return
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    for name, value in facts.items():
+        first = next(line for line in lines if line.partition(":")[0].strip() == name)
+        assert first.partition(":")[2].strip() == value
+
+
+@pytest.mark.parametrize(
+    ("vendor", "family", "capability", "flop"),
+    [
+        ("AuthenticAMD", "25", "AVX2", 32),  # Zen 3: two multiply-adds of 8 lanes
+        ("AuthenticAMD", "25", "AVX512", 32),  # Zen 4: two of 8 lanes, whatever the instruction's width
+        ("AuthenticAMD", "26", "AVX512", 64),  # Zen 5: two of 16 lanes
+        ("GenuineIntel", "6", "AVX512", 64),
+    ],
+)
+def test_peak_is_the_units_width_times_two_multiply_adds(
+    measured, monkeypatch, vendor, family, capability, flop
+):
+    if not cpu_caches():
+        pytest.skip("this system does not tell its caches")
+    table, small = measured
+    monkeypatch.setattr(spec_cpu, "cpu_facts", lambda: {"vendor_id": vendor, "cpu family": family})
+    monkeypatch.setattr(spec_cpu.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(spec_cpu, "clock_hz", lambda tries: 1e12)  # above any product that was measured
+    found = spec_cpu.cpu_spec(dataclasses.replace(small, capability=capability, units=3), table)
+    peak = units.parse(found["compute"]["vector"]["fp32"]["value"], "FLOP/s")
+    assert peak == pytest.approx(3 * flop * 1e12, rel=1e-3)
+
+
+def test_clock_during_a_campaign_is_measured_not_stated():
+    """The system states a constant, and virtual machines the base clock."""
+    clock = sensors.sensors("cpu")["clock_hz"]
+    if clock is None:
+        pytest.skip("no loop of one cycle a turn on this architecture")
+    assert 1e8 < clock < 1e10
+    assert len({sensors.sensors("cpu")["clock_hz"] for _ in range(5)}) > 1
 
 
 def test_measured_clock_is_plausible():

@@ -131,6 +131,16 @@ def test_disturbance_is_seen_in_the_load_before_a_second_visit():
     assert "other processes" not in disturbance(frame.assign(timer="cudagraph-event-median"))
 
 
+def test_disturbance_is_seen_in_the_clock():
+    """A neighbour's thread on the same core shows neither as load nor as a process."""
+    frame = pd.DataFrame({"status": ["ok"] * 4, "visits": 2, "spread": 0.2, "timer": "perf_counter-median"})
+    shared = frame.assign(clock_hz=[3.7e9, 1.9e9, 2.0e9, None])
+    assert "a core ran at 2.00 GHz (median; at most 3.70)" in disturbance(shared)
+    for steady in (frame.assign(clock_hz=[3.7e9, 3.6e9, 3.5e9, 3.6e9]), frame.assign(clock_hz=None), frame):
+        assert "a core ran" not in disturbance(steady)
+        assert "another load is on this machine" in disturbance(steady)
+
+
 @pytest.mark.parametrize(("kind", "full"), plans.SCALES)
 def test_plans_name_cases_that_exist(kind, full):
     cases = plans.plan(kind, full=full)
