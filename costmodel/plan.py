@@ -18,6 +18,9 @@ from costmodel.symbols import DEVICE_SIZES
 
 #: Constants for how much of the operands a cache still holds from the previous call.
 RESIDENCY = ("warm_share", "cache_share")
+#: What a CPU takes longer for a call when the framework's own code and data come from memory, too [s]: 57 to
+#: 65 µs for a copy of 256 bytes (validation/DIARY.md, "A cold call fetches its own code").
+COLD_CALL_S = 6e-5
 #: Kernel models of operands that a layer uses once per run and may find in a cache in the next: weights,
 #: cached keys.
 KEEPING = ("gemm", "experts", "decode", "cpu_gemm")
@@ -208,7 +211,8 @@ def make_plan(
     """
     check_runs(layer, device)
     framework, harness, label = implementation
-    parts, missing = [], dict.fromkeys(device.missing)
+    parts: list[PhasePlan] = []
+    missing = dict.fromkeys(device.missing)
     own = rung != "kernel"
     for phase in layer.exact.cost.phases:
         kernel, direction = kernels.on(phase.kernel, device), _direction(phase)
@@ -224,6 +228,8 @@ def make_plan(
             options |= _implemented(wanted, choice, device)
             if state == "cold":
                 choice = replace(choice, constants=_cold(kernel, choice.constants))
+                if kernel.startswith("cpu_") and not parts:
+                    choice = replace(choice, constants=_called_cold(kernel, choice.constants, phase))
         at = choosing.at_clock(device, choice.raised)
         parts.append(
             PhasePlan(_in_layer(phase, kernel, layer), at, kernel, rates, choice, options, direction)
@@ -323,6 +329,17 @@ def _cold(kernel: str, constants: Mapping[str, float]) -> dict[str, float]:
     """Return constants with which a kernel model finds no operand in a cache."""
     described = kernels.model(kernel).CONSTANTS
     return {**constants, **{name: 0.0 for name in RESIDENCY if name in described}}
+
+
+def _called_cold(kernel: str, constants: Mapping[str, float], first: Phase) -> dict[str, float]:
+    """Return the constants of the first kernel of a cold call on a CPU, whose dispatch takes longer.
+
+    If that kernel is repeated, each of them gets a part; of an unknown number of steps the part is small.
+    """
+    (start,) = kernels.group(kernel, "HARNESS")
+    usual = constants.get(start, kernels.model(kernel).CONSTANTS[start].default)
+    more = COLD_CALL_S / float(first.repeats) if first.repeats.is_number else 0.0
+    return {**constants, start: usual + more}
 
 
 def phase_rows(phase: Phase) -> dict[str, Any]:

@@ -299,12 +299,12 @@ def test_constants_that_depend_on_the_operation_serve_no_other(shelf):
             assert choosing.choose(load(device), wanted).constants == left
 
 
-def test_single_product_takes_only_memory_constants_of_batched_ones(shelf):
-    """With all of the batched products' constants single ones were 58 % off, with defaults 6."""
+def test_single_product_takes_the_constants_of_batched_ones(shelf):
+    """On three CPUs products are 2 to 20 points nearer with them than with defaults (DIARY, Zen 4)."""
     fitted = {"pack_cycles": 0.3, "start_s": 1e-6, "bandwidth_share": 0.4, "l3_share": 1.3}
     shelf(nvidia_h200_sxm=(section(kernel="cpu_gemm", op="bmm", dtype="fp32", constants=fitted),))
     choice = choosing.choose(load("nvidia/h200-sxm"), Wanted("cpu_gemm", "gemm", "fp32"))
-    assert choice.constants == {"bandwidth_share": 0.4, "l3_share": 1.3}
+    assert choice.constants == fitted
 
 
 def test_algorithm_without_own_constants_is_looked_for_on_relatives(shelf):

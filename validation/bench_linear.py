@@ -8,12 +8,11 @@ from typing import Any
 from costmodel.cost import ONE
 from costmodel.layers.linear_attention import LinearAttention
 from costmodel.layers.matmul import Matmul
-from costmodel.layers.pointwise import Elementwise
 from costmodel.layers.scan import Scan
 from costmodel.models import Model, Part
 from costmodel.symbols import symbols
 from costmodel.validation.case import Case
-from costmodel.validation.passes import Pass, in_calls
+from costmodel.validation.passes import Call, Pass, in_calls
 from costmodel.validation.registry import Maker, Work, bench
 
 B, H, N, D = symbols("batch heads seq head_dim")
@@ -23,18 +22,31 @@ def _linear_layer(case: Case) -> Model:
     """Return linear attention with each call below as a separate pass or product.
 
     The layer of that name fuses φ and the division. Here elu, the addition of 1, the sum of the keys and the
-    product with it are separate calls that read and write whole tables.
+    product with it are separate calls that read and write whole tables. Backward, an addition of 1 and a sum
+    pass their gradient on without a call; φ(Q) and φ(K) are used twice, so that two gradients are added; and
+    a/b has the gradients g/b and Σ −g·((a/b)/b).
     """
     dtype, tokens = case.dtype, B * H * N
     product = Matmul(dtype=dtype, batched=True)
+    added = (Call("elementwise_add", 2 * ONE),)
+    divide = Call("elementwise_div", 1 + ONE / D)
+    divided = (
+        *(divide, divide, divide),
+        Call("elementwise_neg"),
+        Call("elementwise_mul", 2 * ONE),
+        Call("elementwise_sum", writes=ONE / D),
+    )
+    one = Pass(dtype=dtype, called="elementwise_add_scalar", gradient=added)
+    summed = Pass(dtype=dtype, called="elementwise_sum", writes=ONE / N, gradient=())
+    division = Pass(dtype=dtype, called=divide.op, reads=divide.reads, gradient=divided)
     parts = (
         Part.of("elu", Pass(dtype=dtype, called="elu"), repeats=2, m=tokens, n=D),
-        Part.of("plus 1", Elementwise(dtype=dtype, op="add-scalar"), repeats=2, m=tokens, n=D),
+        Part.of("plus 1", one, repeats=2, m=tokens, n=D),
         Part.of("state", product, shared=True, batch=B * H, m=D, n=D, k=N),
-        Part.of("sum of keys", Pass(dtype=dtype, called="elementwise_sum", writes=ONE / N), m=tokens, n=D),
+        Part.of("sum of keys", summed, m=tokens, n=D),
         Part.of("outputs", product, shared=True, batch=B * H, m=N, n=D, k=D),
         Part.of("divisors", product, shared=True, batch=B * H, m=N, n=1, k=D),
-        Part.of("division", Elementwise(dtype=dtype, op="div"), m=tokens, n=D),
+        Part.of("division", division, m=tokens, n=D),
     )
     return in_calls(LinearAttention.name, case, parts)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
 
 from costmodel.cost import ONE, Phase
 from costmodel.layers._kernels import stream
@@ -17,6 +17,14 @@ ROWS, COLS = symbols("m n")
 B, H, N, D = symbols("batch heads seq head_dim")
 
 
+class Call(NamedTuple):
+    """One call over a table: the operation, and elements read and written per element of the table."""
+
+    op: str
+    reads: Any = ONE
+    writes: Any = ONE
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pass(Elementwise):
     """One call, or a few that always occur together, over an m × n table.
@@ -27,6 +35,9 @@ class Pass(Elementwise):
         The operation, which names its constants.
     reads, writes : Expr
         Elements read and written per element of the table.
+    gradient : tuple of Call, optional
+        Calls of the backward pass that forward passes make as well, such as the product of two tables; by
+        default one of its own, which reads the gradient and what forward kept, and writes a gradient.
     """
 
     source: ClassVar[str] = "the framework's own code, named where the pass is used"
@@ -35,17 +46,24 @@ class Pass(Elementwise):
     called: str
     reads: Any = ONE
     writes: Any = ONE
+    gradient: tuple[Call, ...] | None = None
 
     def forward(self) -> tuple[Phase, ...]:
         """One pass."""
-        return (self._counted(self.called, self.reads, self.writes),)
+        return (self._counted(self.called, Call(self.called, self.reads, self.writes)),)
 
     def backward(self) -> tuple[Phase, ...]:
-        """One pass: reads the gradient and what forward kept, writes a gradient."""
-        return (self._counted(f"{self.called} gradient", 2 * ONE, ONE),)
+        """The calls of the gradient."""
+        if self.gradient is None:
+            return (self._counted(f"{self.called} gradient", Call(self.called, 2 * ONE)),)
+        return tuple(
+            replace(self._counted(f"{self.called} gradient: {call.op}", call), direction="fwd")
+            for call in self.gradient
+        )
 
-    def _counted(self, name: str, reads: Any, writes: Any) -> Phase:
-        return stream(self, name, op=self.called, rows=ROWS, cols=COLS, reads=reads, writes=writes, vector=1)
+    def _counted(self, name: str, call: Call) -> Phase:
+        op, reads, writes = call
+        return stream(self, name, op=op, rows=ROWS, cols=COLS, reads=reads, writes=writes, vector=1)
 
 
 def in_calls(name: str, case: Case, parts: Sequence[Part]) -> Model:

@@ -201,7 +201,9 @@ def _matmuls(scale: Scale) -> list[Case]:
     products = draw(
         batched, lambda s: _within(scale, 2.0 * s["batch"] * s["m"] * s["n"] * s["k"]), 22 * scale.share
     )
-    return cases + _cases(("bmm",), products, scale)
+    # One register of columns or fewer: no tile.
+    narrow = [{"batch": b, "m": m, "n": n, "k": 64} for b, m, n in ((16, 256, 1), (60, 500, 4), (128, 64, 8))]
+    return cases + _cases(("bmm",), [*products, *narrow], scale)
 
 
 _BACKENDS = ("sdpa-math", "sdpa-flash", "sdpa-efficient", "sdpa-cudnn")
@@ -300,7 +302,7 @@ def _linear(scale: Scale) -> list[Case]:
         return scale.elements[0] <= s["batch"] * s["seq"] * s["hidden"] <= scale.elements[1] / 4
 
     shapes = draw(heads, small, 10 * scale.share)
-    cases = _cases(("linear-attention",), shapes, scale)
+    cases = _cases(("linear-attention",), shapes, scale, directions=("fwd", "bwd"))
     cases += _cases(("linear-attention",), shapes[:3], scale, directions=("fwd+bwd",))
     scans = draw(lanes, short, 10 * scale.share)
     loops = [s for s in scans if s["seq"] <= 500]

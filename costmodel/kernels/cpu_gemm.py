@@ -4,6 +4,7 @@ Blocks of the operands are packed into the caches, and a micro-kernel that keeps
 result in registers processes them at close to the peak. The overheads are: packing B (packing A, which is
 read along its rows, had no visible cost), more so where each row of B lies on its own page; edges of the
 register tile; starting the threads; and, if a side is so short that nothing is reused, reading the operands.
+A result whose rows fit into one register is not tiled: each row is a chain of k dependent multiply-adds.
 """
 
 from __future__ import annotations
@@ -38,14 +39,21 @@ CONSTANTS = {
     "vector_bytes_cycle": Constant(
         8.0, 1.0, 64.0, "B/cycle", "rate at which a core streams the matrix of a matrix-vector product"
     ),
+    "chain_cycles": Constant(
+        4.0,
+        0.0,
+        20.0,
+        "cycles",
+        "a multiply-add on the last one's result, where a row is one register",
+    ),
     "matrix_s": Constant(2e-7, 0.0, 1e-5, "s", "overhead of each further matrix of a batch"),
     "overlap": Constant(1.0, 1.0, 8.0, "1", "order of the norm that joins arithmetic and bytes: 1 adds them"),
     **MEMORY,
 }
+#: Width of a vector register [B] (AVX2; a wider one has the same chains).
+_REGISTER = 32.0
 #: Constants of the harness, not of the device.
 HARNESS = ("start_s",)
-#: Constants of one operation: those of a batched product do not apply to a single one, nor vice versa.
-OPERATION = tuple(name for name in CONSTANTS if name not in MEMORY)
 
 
 def seconds(
@@ -129,7 +137,10 @@ def _with_threads(
     packed = np.where(narrow > 1, batch * k * n * each, 0.0)
     padded = np.where(narrow > 1, (m + c["edge_rows"]) * (n + c["edge_rows"]), m * n)
     arithmetic = 2 * batch * padded * k / (device.peak(dtype) * share * c["peak_share"])
-    arithmetic = arithmetic + packed / (threads * device.clock_hz)
+    # A single product with a vector is a routine of its own (gemv), which keeps several chains.
+    chained = np.where((n * width <= _REGISTER) & ((narrow > 1) | (batch > 1)), batch * m * k, 0.0)
+    cycles = threads * device.clock_hz
+    arithmetic = np.maximum(arithmetic + packed / cycles, chained * c["chain_cycles"] / cycles)
     weights, beside = batch * k * n * width, batch * (m * k + m * n) * width
     streamed = 1 / (c["vector_bytes_cycle"] * device.clock_hz * threads)
     in_caches = in_memory = np.zeros(m.shape)

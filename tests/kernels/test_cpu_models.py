@@ -9,6 +9,7 @@ import costmodel as cm
 from costmodel import hardware
 from costmodel.errors import UnavailableError, UnknownNameError
 from costmodel.kernels import _cpu, cpu_attention, cpu_decode, cpu_gemm, cpu_recurrence, cpu_scan, cpu_stream
+from costmodel.symbols import symbols
 
 DEVICE = hardware.load("cpu/epyc-9654")
 #: No overheads: what remains is arithmetic over the peak, or bytes over the bandwidth.
@@ -21,6 +22,7 @@ IDEAL = {
     "call_s": 0.0,
     "fork_s": 0.0,
     "matrix_s": 0.0,
+    "chain_cycles": 0.0,
     "step_s": 0.0,
     "block_s": 0.0,
     "row_cycles": 0.0,
@@ -51,6 +53,18 @@ def test_packing_b_costs_a_page_translation_per_element_once_rows_fill_a_page():
         more = more - cpu_gemm.seconds(DEVICE, IDEAL, **sizes).terms["vector:fp32"]
         expected = cycles * 3 * 4096 * n / (DEVICE.units * DEVICE.clock_hz)
         assert more == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 4, 8])
+def test_narrow_results_are_chains_of_multiply_adds(n):
+    """Up to eight columns of fp32 are one register: k dependent steps for each row, whatever the columns."""
+    slow, sizes = {**IDEAL, "chain_cycles": 4.0}, {"m": 256, "k": 64}
+    chain = 16 * 256 * 64 * 4 / (DEVICE.units * DEVICE.clock_hz)
+    assert cpu_gemm.seconds(DEVICE, slow, n=n, batch=16, **sizes).terms["vector:fp32"] == pytest.approx(chain)
+    # A ninth column fills a second register, and tiles; a single product with a vector streams its matrix.
+    for other in ({"n": 9, "batch": 16}, {"n": 1, "batch": 1}):
+        alike = [cpu_gemm.seconds(DEVICE, c, **sizes, **other).seconds for c in (slow, IDEAL)]
+        assert alike[0] == alike[1]
 
 
 def test_tiles_add_edge_rows_except_with_a_vector_and_batches_add_starts():
@@ -135,11 +149,30 @@ def test_a_cold_call_reads_everything_from_memory():
     assert one_core.terms["hbm"] == pytest.approx(bytes_moved / (12.0 * DEVICE.clock_hz))
     assert cold.terms["l2"] == 0.0
     assert cpu_stream.seconds(DEVICE, IDEAL, rows=2.0**14, cols=1.0).terms["hbm"] < 1e-3 * cold.terms["hbm"]
-    layer = cm.Softmax(dtype="fp32")
-    times = [
-        cm.predict(layer, DEVICE, rung="kernel", state=state, m=16, n=1024) for state in ("warm", "cold")
-    ]
-    assert times[0].seconds < times[1].seconds
+
+
+def test_a_cold_call_fetches_its_own_code_once():
+    """A copy of 256 bytes took 57 to 65 µs after the caches were emptied, and 1 µs before."""
+
+    def extra(layer, **sizes):
+        warm, cold = (
+            cm.predict(layer, DEVICE, rung="kernel", state=state, **sizes) for state in ("warm", "cold")
+        )
+        return cold.seconds - warm.seconds
+
+    copy = cm.Elementwise(op="copy", dtype="fp32")
+    assert extra(copy, m=8, n=8) == pytest.approx(60e-6, rel=0.1)
+    # It is the call's: of a chain the first kernel has it, and of several like ones each has its part.
+    attention = cm.DenseAttention(dtype="fp32")
+    assert extra(attention, batch=1, heads=1, seq=8, head_dim=8) == pytest.approx(60e-6, rel=0.1)
+    m, n = symbols("m n")
+    copies = (cm.models.Part.of("copies", copy, repeats=2, m=m, n=n),)
+    twice = cm.models.Model(title="two", dtype="fp32", parts=copies, inputs=8 * m * n, outputs=8 * m * n)
+    assert extra(twice, m=8, n=8) == pytest.approx(60e-6, rel=0.1)
+    # The steps of a recurrence are not calls of their own.
+    lstm = cm.LSTM(dtype="fp32")
+    one, many = (extra(lstm, batch=1, hidden=8, seq=seq) for seq in (1, 1000))
+    assert one <= many < 20 * one
 
 
 def test_rms_norm_moves_seven_tables_in_four_passes():

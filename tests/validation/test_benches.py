@@ -114,6 +114,28 @@ def test_math_attention_is_predicted_in_the_format_that_torch_multiplies_in(dtyp
     assert counts["hbm_bytes"] - products["hbm_bytes"] == moved
 
 
+@pytest.mark.parametrize("direction", ["fwd", "fwd+bwd"])
+def test_linear_attention_is_counted_in_the_calls_that_torch_makes(direction):
+    """Each call but views, and how many of them are products; none that autograd does not make."""
+    made = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if not function.is_view:
+                made.append(function.overloadpacket.__name__)
+            return function(*args, **(kwargs or {}))
+
+    one = case("linear-attention", sizes_of("linear"), direction=direction)
+    prepared = prepare(one, "cpu")
+    with prepared.scope(), Watch():
+        prepared.run()
+    made = [name for name in made if name not in ("detach", "_unsafe_view")]
+    layer = registry.find("linear-attention").layer(one)
+    assert layer.cost.launches == len(made)
+    products = sum(name in ("matmul", "bmm") for name in made)  # without gradients, one stands for the other
+    assert products == sum(phase.kernel == "gemm" for phase in layer.phases())
+
+
 def test_decoding_is_predicted_as_decoding():
     one = case("sdpa-flash", {"batch": 1, "heads": 2, "seq": 1, "seq_kv": 9, "head_dim": 8})
     bench = registry.find("sdpa-flash")
