@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +18,7 @@ from costmodel.files import check_writable
 
 if TYPE_CHECKING:
     from costmodel.hardware import Device
+    from costmodel.model_memory import Memory
     from costmodel.models import Architecture
     from costmodel.models.generation import Generation
     from costmodel.prediction import Prediction
@@ -212,10 +213,11 @@ def _generate(
         found, device, prompt=prompt, new=new, batch=batch, dtype=dtype, attention=attention, **how
     )
     memory = Memory(architecture=found, device=device, dtype=dtype, attention=attention)
-    held, most, length = memory.generating(prompt=prompt, new=new, batch=batch)
+    _, most, length = memory.generating(prompt=prompt, new=new, batch=batch)
+    kinds = _kinds(memory, most, batch=batch, length=length)
     lacking = memory.lacking(most, batch=batch, length=length)
     spent = Spent.of(found, device, answer.tokens_per_s, price)
-    _print_generation(found, answer, held, lacking, spent, as_json)
+    _print_generation(found, answer, kinds, lacking, spent, as_json)
 
 
 def _use(
@@ -236,10 +238,15 @@ def _use(
     length = max((shapes[name] for name in ("seq", "seq_kv") if name in shapes), default=1.0)
     given: dict[str, Any] = {"batch": shapes["batch"], "recompute": recompute}
     lacking = memory.lacking(use, length=length, **given)
-    kinds = {kind: float(held[0]) for kind, held in memory.kinds(use, lengths=length, **given).items()}
+    kinds = _kinds(memory, use, length=length, **given)
     tokens = shapes["batch"] * (1.0 if use == "decode" else shapes.get("seq", 1.0))
     rate = tokens / prediction.seconds
     _print(found, prediction, rate, kinds, lacking, Spent.of(found, device, rate, price), as_json)
+
+
+def _kinds(memory: Memory, use: str, *, length: float, **given: Any) -> dict[str, float]:
+    """Return the memory of each kind at one length [bytes]."""
+    return {kind: float(held[0]) for kind, held in memory.kinds(use, lengths=length, **given).items()}
 
 
 def _sorted(names: Sequence[str]) -> tuple[str, list[str]]:
@@ -426,10 +433,10 @@ def _machines(found: Architecture, p: Prediction) -> str:
 
 
 def _print_generation(
-    found: Architecture, g: Generation, held: float, lacking: str | None, spent: Spent,
+    found: Architecture, g: Generation, kinds: dict[str, float], lacking: str | None, spent: Spent,
     as_json: bool,
 ) -> None:  # fmt: skip
-    p = g.prefill
+    p, held = g.prefill, sum(kinds.values())
     numbers: dict[str, Any] = {
         "first_s": g.first_s,
         "token_s": g.token_s,
@@ -441,12 +448,14 @@ def _print_generation(
     if as_json:
         shapes = {**p.sizes, "new": g.new}
         about = {"model": found.name, "device": p.device.name, "rung": p.rung, "shapes": shapes}
-        room = {"memory_bytes": held, "fits": lacking is None, "lacking": lacking}
+        room = {"memory_bytes": held, "memory_bytes_by_kind": kinds}
+        room |= {"fits": lacking is None, "lacking": lacking}
         answer = {**about, **numbers, **room, "devices": found.devices, "constants_from": p.constants_from}
         output.print_json(output.made_with(p.device.spec_hash) | answer)
         return
-    print(f"{found.name} on {_machines(found, p)}: {g.new} tokens after {output.sizes(p.sizes)}")
-    print(f"  memory       {output.count(held, 'bytes')}")
+    label = replace(p.layer, title=f"{found.name} generation").label
+    print(f"{label} on {_machines(found, p)}: {g.new} tokens after {output.sizes(p.sizes)}")
+    print(f"  memory       {output.count(held, 'bytes')}{_by_kind(kinds)}")
     if lacking:
         print(f"  does not fit {lacking}")
     print(f"  first token  {output.seconds(g.first_s)}")

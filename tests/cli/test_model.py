@@ -99,6 +99,20 @@ def test_generation_is_the_first_token_and_the_next_ones(costmodel, config):
     assert re.search(r"all +\d\d,\d{3} s, at least \d\d,\d{3} s\n", hours)
 
 
+def test_generation_says_its_formats_and_divides_its_memory_by_kind(costmodel):
+    """Llama 2 7B: 2 x 32 layers x 4096 numbers of 2 bytes for each of the 8 + 1000 tokens of 200 sequences."""
+    words = ["model", "llama-2-7b", "-m", "h200-sxm", "--use", "generation"]
+    words += ["-D", "batch=200", "seq=8", "--new", "1000"]
+    answer = json.loads(costmodel(*words, "--json").out)
+    kinds = answer["memory_bytes_by_kind"]
+    assert kinds["weights"] == 2 * 6738415616
+    assert kinds["cache"] == 2 * 32 * 4096 * 2 * 1008 * 200
+    assert sum(kinds.values()) == answer["memory_bytes"]
+    said = costmodel(*words, "--cache", "fp8").out
+    assert said.startswith("llama-2-7b generation[bf16], cache in fp8 on nvidia/h200-sxm: 1000 tokens after")
+    assert ": weights 13.48 GB, cache 52.85 GB" in said
+
+
 def test_generation_says_whether_it_fits_the_memory(costmodel):
     """It needs the prompt's pass and the last token's cache, as for `--use prefill` and on the page."""
     words = ["model", "gpt2", "-m", "k40", "--dtype", "fp32", "--rung", "bound", "--use"]
@@ -238,10 +252,8 @@ def test_narrower_weights_and_cache_move_fewer_bytes(costmodel, config):
     )
     assert stored["hbm_bytes"] < 0.6 * plain["hbm_bytes"]
     assert stored["matrix_flops"] == plain["matrix_flops"]
-    assert (
-        "decode, weights in int4, cache in fp8[bf16]"
-        in costmodel(*words, "--weights=int4", "--cache=fp8").out
-    )
+    said = costmodel(*words, "--weights=int4", "--cache=fp8").out
+    assert said.startswith("tiny decode[bf16], weights in int4, cache in fp8 on nvidia/h200-sxm\n")
 
 
 @pytest.mark.parametrize(
