@@ -145,6 +145,8 @@ def model(
     name, more = _sorted(names)
     found = load(name, model_type=model_type).storing(weights, group=group, cache=cache)
     devices = [o.device(machine, device_set) for machine in (*machines, *more)]
+    if weights is None and (use != "training" or report is not None):
+        _check_rates(devices, dtype)
     if report is not None:
         if state != "warm" or framework is not None or tensor > 1 or price is not None:
             raise CostmodelError(
@@ -163,8 +165,6 @@ def model(
             f"model: wanted one device, got {len(devices)}; --report PAGE.html takes several"
         )
     (device,) = devices
-    if use != "training" and weights is None:
-        _check_rate(device, dtype)
     found = found.tensor_parallel(tensor)
     how = {"rung": rung, "state": state, "framework": framework}
     if use == "generation":
@@ -185,19 +185,20 @@ def _check_use(use: str, *, attention: str, new: int | None, stored: str | None)
         raise CostmodelError("model: --weights and --cache apply to prefill, decode and generation only")
 
 
-def _check_rate(device: Device, dtype: str) -> None:
+def _check_rates(devices: Sequence[Device], dtype: str) -> None:
     """Refuse a narrow format that a device does not compute in, which weights may still be stored in."""
     from costmodel.dtypes import dtype as parse_dtype
 
     kind = parse_dtype(dtype)
     if kind.bytes >= 2:
         return  # the prediction refuses it
-    try:
-        device.peak(kind.name)
-    except UnavailableError as error:
-        raise UnavailableError(
-            f"{error}; --weights {kind.name} stores weights in {kind.name} and computes in bf16"
-        ) from None
+    for device in devices:
+        try:
+            device.peak(kind.name)
+        except UnavailableError as error:
+            raise UnavailableError(
+                f"{error}; --weights {kind.name} stores weights in {kind.name} and computes in bf16"
+            ) from None
 
 
 def _generate(

@@ -397,6 +397,22 @@ def test_sweep_refuses_numbers_of_devices_that_no_model_is_shared_by(costmodel, 
     assert says in refused.err
 
 
+def test_sweep_has_each_layer_device_and_size_once(costmodel):
+    words = ("sweep", "lstm", "lstm[bf16]", "-m", "h200-sxm", "h200", "--rung", "bound")
+    table = costmodel(*words, "-D", "batch=1,1", "seq=8", "hidden=8", "--columns", "layer,device,batch").out
+    assert table == "layer,device,batch\nlstm,nvidia/h200-sxm,1\n"
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "folder", "rows.csv"])
+def test_a_sweep_to_a_file_says_how_many_rows_do_not_fit(costmodel, tmp_path, name):
+    """141 GB of weights in bf16 fit into a B200, and into no H100 at any batch."""
+    words = ("sweep", "llama-3.1-70b", "--use", "decode", "--rung", "bound", "-D", "batch=1,2", "seq=64")
+    fitting = costmodel(*words, "-m", "b200-sxm", "-o", tmp_path / name)
+    assert (fitting.status, fitting.err) == (0, "")
+    both = costmodel(*words, "-m", "h100-sxm", "b200-sxm", "-o", tmp_path / f"both-{name}")
+    assert both.err == "costmodel: 2 of 4 rows do not fit their device's memory: see column footprint_bytes\n"
+
+
 def test_sweep_says_how_many_rows_do_not_fit(costmodel):
     """141 GB of weights in bf16 fit into a B200, and with one sequence into no H100."""
     words = ("sweep", "llama-3.1-70b", "--use", "decode", "-m", "h100-sxm", "b200-sxm", "--rung", "bound")

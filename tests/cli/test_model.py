@@ -100,7 +100,7 @@ def test_generation_is_the_first_token_and_the_next_ones(costmodel, config):
 
 
 def test_generation_says_its_formats_and_divides_its_memory_by_kind(costmodel):
-    """Llama 2 7B: 2 x 32 layers x 4096 numbers of 2 bytes for each of the 8 + 1000 tokens of 200 sequences."""
+    """Llama 2 7B: 2 x 32 layers x 4096 numbers of 2 bytes, for 8 + 1000 tokens of 200 sequences."""
     words = ["model", "llama-2-7b", "-m", "h200-sxm", "--use", "generation"]
     words += ["-D", "batch=200", "seq=8", "--new", "1000"]
     answer = json.loads(costmodel(*words, "--json").out)
