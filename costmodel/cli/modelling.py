@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -449,13 +449,13 @@ def _print_generation(
     if as_json:
         shapes = {**p.sizes, "new": g.new}
         about = {"model": found.name, "device": p.device.name, "rung": p.rung, "shapes": shapes}
-        room = {"memory_bytes": held, "memory_bytes_by_kind": kinds}
-        room |= {"fits": lacking is None, "lacking": lacking}
-        answer = {**about, **numbers, **room, "devices": found.devices, "constants_from": p.constants_from}
+        memory = {"memory_bytes": held, "memory_bytes_by_kind": kinds}
+        room = {"fits": lacking is None, "lacking": lacking}
+        grounds = {"devices": found.devices, "constants_from": p.constants_from}
+        answer = {**about, **numbers, **memory, **room, **grounds}
         output.print_json(output.made_with(p.device.spec_hash) | answer)
         return
-    label = replace(p.layer, title=f"{found.name} generation").label
-    print(f"{label} on {_machines(found, p)}: {g.new} tokens after {output.sizes(p.sizes)}")
+    print(f"{g.label} on {_machines(found, p)}: {g.new} tokens after {output.sizes(p.sizes)}")
     print(f"  memory       {output.count(held, 'bytes')}{_by_kind(kinds)}")
     if lacking:
         print(f"  does not fit {lacking}")
