@@ -12,7 +12,7 @@ import typer
 from costmodel.cli import options as o
 from costmodel.cli import output
 from costmodel.cli.spending import Spent
-from costmodel.cli.uses import MODEL_USES, sizes_of_use
+from costmodel.cli.uses import MODEL_USES, say_if_too_long, sizes_of_use
 from costmodel.errors import CostmodelError, SizeError, UnavailableError, unknown_name
 from costmodel.files import check_writable
 
@@ -218,6 +218,9 @@ def _generate(
     kinds = _kinds(memory, most, batch=batch, length=length)
     lacking = memory.lacking(most, batch=batch, length=length)
     spent = Spent.of(found, device, answer.tokens_per_s, price)
+    # An encoder's prompt and its decoder's tokens are two sequences.
+    longest = max(prompt, new) if found.family.encodes else prompt + new
+    say_if_too_long(found.name, found.context, {"seq": longest})
     _print_generation(found, answer, kinds, lacking, spent, as_json)
 
 
@@ -240,6 +243,7 @@ def _use(
     given: dict[str, Any] = {"batch": shapes["batch"], "recompute": recompute}
     lacking = memory.lacking(use, length=length, **given)
     kinds = _kinds(memory, use, length=length, **given)
+    say_if_too_long(found.name, found.context, shapes)
     tokens = shapes["batch"] * (1.0 if use == "decode" else shapes.get("seq", 1.0))
     rate = tokens / prediction.seconds
     _print(found, prediction, rate, kinds, lacking, Spent.of(found, device, rate, price), as_json)
@@ -286,6 +290,7 @@ def _report(
     shapes: dict[str, Any] = {"batch": int(sizes.get("batch", 1)), "seq": int(lengths.pop())}
     first = how.pop("first")
     frames = model_story.story(found, devices, **shapes, **how)
+    say_if_too_long(found.name, found.context, shapes)
     page = reports.model(frames, first=first, command=output.command())
     output.write_page(page, path, overwrite=force)
     if as_json:
@@ -327,6 +332,7 @@ def _show(found: Architecture, dtype: str, sizes: dict[str, float], as_json: boo
     from costmodel.dtypes import dtype as parse_dtype
 
     held = _held(found, dtype, sizes)
+    say_if_too_long(found.name, found.context, sizes)
     whole = found.training(dtype, optimizer=None)
     parts: dict[str, int] = {}
     for part in whole.parts:

@@ -17,7 +17,7 @@ import typer
 
 from costmodel.cli import options as o
 from costmodel.cli import output
-from costmodel.cli.uses import sizes_of_use, used
+from costmodel.cli.uses import say_if_too_long, sizes_of_use, used
 from costmodel.errors import CostmodelError, OutputError, SizeError, unknown_name
 from costmodel.files import check_writable, write_whole
 from costmodel.units import render
@@ -155,6 +155,8 @@ def sweep(
         models = [used(name, settings, use, share) for name in names for share in shares]
         # A model whose state does not grow takes no length, and is the same for every length.
         sizes = sizes_of_use("sweep", max(models, key=lambda model: len(model.required)), sizes, use)
+        for name, context in dict.fromkeys((model.name, model.context) for model in models):
+            say_if_too_long(name, context, sizes)
         layers = [*models]
     o.say_what_is_taken_twice(layers, sizes)
     if not (streamed or searched or plan):

@@ -92,6 +92,8 @@ class Model(Layer):
         Number of devices that share it. Counts are those of one of them.
     narrower : tuple of str
         What is stored in a narrower format, in words: ``weights in int4``.
+    context : int, optional
+        The longest sequence that it is made for [tokens].
     """
 
     title: str
@@ -107,6 +109,7 @@ class Model(Layer):
     left_out: str = ""
     tensor: int = 1
     narrower: tuple[str, ...] = ()
+    context: int | None = None
 
     def __post_init__(self) -> None:
         """Check the options."""

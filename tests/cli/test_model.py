@@ -284,3 +284,49 @@ def test_explaining_training_with_narrower_weights_is_refused(costmodel):
         2,
         "costmodel: --set weights applies to --use prefill and decode only\n",
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "named", "got"),
+    [
+        (("model", "llama-2-7b", "-D", "seq=4097"), "llama-2-7b", "4,097"),
+        (("model", "llama-2-7b", "-m", "h200-sxm", "-D", "seq=8192"), "llama-2-7b", "8,192"),
+        (
+            ("model", "llama-2-7b", "-m", "h200-sxm", "--use", "generation", "--new", "2", "-D", "seq=4095"),
+            "llama-2-7b",
+            "4,097",
+        ),
+        (
+            ("explain", "llama-2-7b", "--use", "decode", "-m", "h200-sxm", "-D", "batch=1", "seq=5000"),
+            "llama-2-7b decode",
+            "5,000",
+        ),
+        (
+            ("sweep", "llama-2-7b", "llama-3-8b", "--use", "decode", "-m", "h200-sxm", "-D", "seq=8192,64"),
+            "llama-2-7b decode",
+            "8,192",
+        ),
+        (
+            ("plan", "llama-2-7b", "-m", "h200-sxm", "--devices", "8", "-D", "batch=8", "seq=8192"),
+            "llama-2-7b",
+            "8,192",
+        ),
+    ],
+)
+def test_a_sequence_longer_than_a_model_is_made_for_is_answered_and_said(costmodel, words, named, got):
+    """Llama 2: 4,096 positions (Touvron et al., arXiv 2307.09288, Table 1); Llama 3: 8,192."""
+    ended = costmodel(*words)
+    assert ended.status == 0
+    assert ended.err == (
+        f"costmodel: {named}: made for at most 4,096 tokens a sequence, got {got}; "
+        "times and memory are those of such a model made for more\n"
+    )
+
+
+def test_a_sequence_as_long_as_a_model_is_made_for_is_nothing_to_say(costmodel):
+    words = ("model", "llama-2-7b", "-m", "h200-sxm", "--rung", "bound")
+    assert costmodel(*words, "-D", "seq=4096").err == ""
+    assert costmodel(*words, "--use", "generation", "--new", "6", "-D", "seq=4090").err == ""
+    # An encoder's 500 tokens and its decoder's 100 are two sequences of at most 512.
+    encoded = ("model", "t5-small", "-m", "h200-sxm", "--use", "generation", "--new", "100")
+    assert costmodel(*encoded, "-D", "seq=500").err == ""
