@@ -33,6 +33,8 @@ def used(name: str, settings: Iterable[str], use: str, tensor: int = 1) -> Model
     from costmodel.layers._options import read
     from costmodel.models import load
 
+    if use == "generation":
+        raise CostmodelError(f"--use generation is of many steps: `costmodel model {name}` predicts it")
     if use not in MODEL_USES:
         raise unknown_name("use of a model", use, MODEL_USES)
     if name in classes():

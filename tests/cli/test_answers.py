@@ -535,8 +535,11 @@ def test_score_says_which_columns_it_renamed(costmodel, tmp_path):
         "gpu,op,dtype,m,n,reason,seconds\nh200-sxm,softmax,bf16,64,64,slow,7\n", encoding="utf-8"
     )
     ended = costmodel("score", table, "-o", out)
-    assert (ended.status, ended.err.count("\n")) == (0, 1)
-    assert "the table's own seconds, reason: kept as seconds_given, reason_given" in ended.err
+    assert ended.status == 0
+    assert ended.err.splitlines() == [
+        "costmodel: the table's own seconds, reason: kept as seconds_given, reason_given",
+        "costmodel: no errors: they need latency_s, in seconds; the table has seconds",
+    ]
     header, row = out.read_text(encoding="utf-8").splitlines()
     assert header.startswith("gpu,op,dtype,m,n,reason_given,seconds_given,seconds,")
     assert row.startswith("h200-sxm,softmax,bf16,64,64,slow,7,")
@@ -550,6 +553,26 @@ def test_score_says_which_latency_it_does_not_read(costmodel, tmp_path, asked):
     ended = costmodel("score", table, "-o", out, *asked)
     assert (ended.status, ended.out) == (0, "[]\n" if asked else "")
     assert ended.err == "costmodel: no errors: they need latency_s, in seconds; the table has latency_us\n"
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("ms", 1e3), ("µs", 1e6), (None, 1), (None, 0.4), (None, 30)])
+def test_score_says_if_times_are_as_if_they_were_not_in_seconds(costmodel, tmp_path, unit, factor):
+    seconds = cm.predict(cm.Softmax(), "h200-sxm", m=4096, n=4096).seconds
+    table = tmp_path / "measured.csv"
+    row = f"h200-sxm,softmax,bf16,4096,4096,{seconds * factor}\n"
+    table.write_text(f"gpu,op,dtype,m,n,latency_s\n{3 * row}", encoding="utf-8")
+    said = f"costmodel: latency_s is in seconds, but most values look like {unit}: convert them if so\n"
+    assert costmodel("score", table, "-o", tmp_path / "out.csv").err == (said if unit else "")
+
+
+def test_score_says_the_op_that_is_meant_by_a_layers_name(costmodel, tmp_path):
+    table = tmp_path / "measured.csv"
+    table.write_text("gpu,op,dtype,m,n,k,time\nh200-sxm,matmul,bf16,8,8,8,7\n", encoding="utf-8")
+    ended = costmodel("score", table, "-o", tmp_path / "out.csv")
+    assert ended.err.splitlines() == [
+        "costmodel: 1 of 1 rows not predicted: unknown op 'matmul'; did you mean 'gemm'?",
+        "costmodel: no errors: they need latency_s, in seconds; the table has time",
+    ]
 
 
 def test_version_is_that_of_the_package(costmodel):

@@ -98,6 +98,10 @@ CATALOGUE = {
         "options of a model are given by --set",
         "got gpt2[fp16]",
     ),
+    "a generation where one step is asked": (
+        ("sweep", "gpt2", "--use", "generation", "-m", "l4", "-D", "seq=1"),
+        "--use generation is of many steps: `costmodel model gpt2` predicts it",
+    ),
     "several sizes of a model": (("model", "gpt2", "-m", "l4", "-D", "seq=1,2"), "`sweep` with --use"),
     "a model in a format the device lacks": (
         ("model", "gpt2", "-m", "a100-sxm-80gb", "-D", "seq=8", "--dtype", "fp8"),
