@@ -453,7 +453,7 @@ def _print_generation(
         **asdict(spent),
     }
     if as_json:
-        shapes = {**p.sizes, "new": g.new}
+        shapes = {**g.sizes, "new": g.new}
         about = {"model": found.name, "device": p.device.name, "rung": p.rung, "shapes": shapes}
         memory = {"memory_bytes": held, "memory_bytes_by_kind": kinds}
         room = {"fits": lacking is None, "lacking": lacking}
@@ -461,7 +461,7 @@ def _print_generation(
         answer = {**about, **numbers, **memory, **room, **grounds}
         output.print_json(output.made_with(p.device.spec_hash) | answer)
         return
-    print(f"{g.label} on {_machines(found, p)}: {g.new} tokens after {output.sizes(p.sizes)}")
+    print(f"{g.label} on {_machines(found, p)}: {g.new} tokens after {output.sizes(g.sizes)}")
     print(f"  memory       {output.count(held, 'bytes')}{_by_kind(kinds)}")
     if lacking:
         print(f"  does not fit {lacking}")

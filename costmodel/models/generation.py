@@ -45,6 +45,12 @@ class Generation:
     label: str
 
     @property
+    def sizes(self) -> dict[str, float]:
+        """Number of sequences, and tokens of each prompt, which are an encoder's if there is one."""
+        asked = self.prefill.sizes
+        return {"batch": asked["batch"], "seq": asked.get("seq_kv", asked["seq"])}
+
+    @property
     def first_s(self) -> float:
         """Time to the first token [s]."""
         return float(self.prefill.seconds)

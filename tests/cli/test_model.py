@@ -330,3 +330,13 @@ def test_a_sequence_as_long_as_a_model_is_made_for_is_nothing_to_say(costmodel):
     # An encoder's 500 tokens and its decoder's 100 are two sequences of at most 512.
     encoded = ("model", "t5-small", "-m", "h200-sxm", "--use", "generation", "--new", "100")
     assert costmodel(*encoded, "-D", "seq=500").err == ""
+
+
+@pytest.mark.parametrize("name", ["t5-small", "gpt2"])
+def test_a_generation_states_the_sizes_that_were_given(costmodel, name):
+    """Whether the prompt's tokens are an encoder's or the model's own."""
+    words = ("model", name, "-m", "h200-sxm", "--use", "generation", "--new", "3", "-D", "batch=2", "seq=50")
+    assert costmodel(*words).out.startswith(
+        f"{name} generation[bf16] on nvidia/h200-sxm: 3 tokens after batch=2 seq=50\n"
+    )
+    assert json.loads(costmodel(*words, "--json").out)["shapes"] == {"batch": 2, "seq": 50, "new": 3}
