@@ -44,7 +44,7 @@ _CUT = 16
 _SAID = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Crossover:
     """The sizes at which the order of two layers changes.
 
@@ -101,6 +101,10 @@ class Crossover:
     def __str__(self) -> str:
         """Return the answer in words."""
         return f"{self._words} (taken: {self.assumed})" if self.assumed else self._words
+
+    def __repr__(self) -> str:
+        """Return the answer in words, as a notebook shows it."""
+        return f"<{self}>"
 
     @property
     def _words(self) -> str:

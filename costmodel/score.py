@@ -42,6 +42,16 @@ TEXTS = ("bound", "rung", "constants_from", "reason")
 ADDED = (*NUMBERS, *TEXTS, "in_range")
 #: Columns that every row needs.
 NEEDED = ("gpu", "op", "dtype")
+#: Ops that go by another name in layers and in torch.
+_OTHERWISE = {
+    "matmul": "gemm",
+    "mm": "gemm",
+    "linear": "gemm",
+    "batched-matmul": "bmm",
+    "attention": "attention_prefill",
+}
+#: Factors between seconds and the units that times are often given in.
+_UNITS = {1e3: "ms", 1e6: "µs", 1e9: "ns"}
 #: Columns that identify a cell of the summary.
 CELL = ("gpu", "op", "dtype", "framework")
 
@@ -115,7 +125,9 @@ def score(table: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
             continue
         operation = OPERATIONS_MEASURED.get(str(static["op"]))
         if operation is None:
-            answers["reason"][index] = str(unknown_name("op", str(static["op"]), OPERATIONS_MEASURED))
+            name = str(static["op"])
+            meant = [op for op in (_OTHERWISE.get(name),) if op]
+            answers["reason"][index] = str(unknown_name("op", name, OPERATIONS_MEASURED, meant=meant))
             continue
         try:
             operation = operation.of(static)
@@ -348,6 +360,17 @@ def _why_not(column: str, size: str, cell: Any) -> str:
 def unusable(scored: pd.DataFrame) -> int:
     """Return how many rows have no measured time that a prediction can be compared with."""
     return int((~_usable(_numbers(scored["latency_s"]))).sum())
+
+
+def unit(scored: pd.DataFrame) -> str | None:
+    """Return the unit that the measured times may be in instead of seconds; None if they may well be seconds.
+
+    Predictions are off by tens of percent, units by a factor of a thousand: the median ratio has to be within
+    a factor of ten of it.
+    """
+    measured = _numbers(scored["latency_s"])
+    ratio = (measured / scored["seconds"])[_usable(measured)].median()
+    return next((name for factor, name in _UNITS.items() if 0.1 < ratio / factor < 10), None)
 
 
 def summary(scored: pd.DataFrame) -> pd.DataFrame:

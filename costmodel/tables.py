@@ -120,6 +120,9 @@ def _header(source: Source) -> list[str]:
     if isinstance(source, io.BytesIO):
         source.seek(0)
     header = first.iloc[0].tolist()
+    between = next((mark for mark in ";\t|" if header and mark in header[0]), None)
+    if len(header) == 1 and between:
+        raise TableError(f"wanted commas between its columns, got {between!r}")
     twice = {name for name in header if name and header.count(name) > 1}
     if twice:
         raise TableError(f"has more than one column {', '.join(sorted(twice))}")

@@ -81,7 +81,18 @@ def _message(kind: str, keys: Keys, problem: Any) -> str:
         return str(problem["ctx"]["error"])
     if keys == ("schema",):
         return f"wanted schema version 1, got {problem['input']!r}: this program reads no other"
-    return f"{problem['msg']}, got {_short(problem['input'])}"
+    return f"{_wanted(kind, keys, problem)}, got {_short(problem['input'])}"
+
+
+def _wanted(kind: str, keys: Keys, problem: Any) -> str:
+    """Return what the schema wants, in the words of YAML."""
+    if kind == "model_type":
+        return f"wanted a mapping with keys among {', '.join(_known_keys(keys))}"
+    if kind == "tuple_type":
+        return f"wanted a list, such as [{problem['input']}]"
+    if kind == "string_pattern_mismatch":
+        return "wanted vendor/device in small letters, such as nvidia/h200-sxm"
+    return str(problem["msg"]).replace("Input should be", "wanted")
 
 
 def _short(value: object) -> str:

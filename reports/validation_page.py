@@ -81,7 +81,7 @@ def page(
         "the prediction errors, in which direction, and where?"
     ]
     if fitted:
-        asked.append(f"{whole(fitted)} more, of shapes that constants were fitted on, are left out.")
+        asked.append(f"{whole(fitted)} more, of shapes that constants are fitted on, are left out.")
     return Page(
         title=f"Predictions compared with measurements on {listed(devices[:3])}",
         asked=tuple(asked),

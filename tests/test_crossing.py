@@ -270,6 +270,12 @@ def test_sizes_that_do_not_vary_must_be_single_numbers():
     assert listed == one
 
 
+def test_a_notebook_shows_a_crossover_in_words():
+    found = cm.crossover(cm.LSTM(), cm.GRU(), over="seq", of="flops", batch=1, hidden=8)
+    assert repr(found) == f"<{found}>"
+    assert "gru" in repr(found)
+
+
 def test_grounds_state_the_rung_and_origin_of_each_layer():
     layers = cm.LSTM(), cm.TiledAttention()
     sizes = {"batch": 8, "hidden": 1024, "heads": 16, "head_dim": 64}

@@ -40,6 +40,27 @@ def test_product_is_every_combination_in_order():
         product({"a": [[1, 2], [3, 4]]})
 
 
+@pytest.mark.parametrize("values", [{1, 2}, (2**i for i in range(3)), iter([1, 2])])
+def test_values_without_an_order_or_a_length_are_refused_as_what_they_are(values):
+    with pytest.raises(SizeError, match=r"size seq: wanted one value or a list of them, got (\{1, 2\}|a )"):
+        cm.sweep(cm.LSTM(), "nvidia/h200-sxm", batch=1, hidden=8, seq=values)
+
+
+def test_what_is_given_twice_is_in_a_table_once():
+    twice = cm.sweep(
+        [cm.LSTM(), cm.LSTM(dtype="bf16"), cm.LSTM(dtype="fp16")],
+        ["nvidia/h200-sxm", "h200", cm.hardware.load("nvidia/h200-sxm")],
+        rung="bound",
+        **{"batch": [4, 1, 4], "hidden": 8, "seq": 2},
+    )
+    assert twice[["dtype", "batch"]].to_numpy().tolist() == [
+        ["bf16", 4],
+        ["bf16", 1],
+        ["fp16", 4],
+        ["fp16", 1],
+    ]
+
+
 @pytest.fixture(scope="module")
 def frame() -> pd.DataFrame:
     return cm.sweep(

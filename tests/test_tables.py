@@ -36,6 +36,8 @@ def test_file_ending_may_be_in_capitals(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ("m;n\n1;2\n", "wanted commas between its columns, got ';'"),
+        ("m\tn\n1\t2\n", r"wanted commas between its columns, got '\\t'"),
         ("m,n,m\n1,2,3\n", "has more than one column m"),
         ('"m","m"\n1,2\n', "has more than one column m"),
         ("m,n\n", "has no rows"),

@@ -211,7 +211,7 @@ def unfinished(frame: pd.DataFrame, cases: int, passes: int) -> str:
         return ""
     return (
         f"the time was over after {visits:,} of {cases * passes:,} visits, {len(frame):,} of {cases:,} "
-        "cases: the same command goes on with the rest"
+        "cases: the same command goes on with the rest (--force: it replaces the files that this one wrote)"
     )
 
 

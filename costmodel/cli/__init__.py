@@ -7,6 +7,7 @@ numpy take.
 from __future__ import annotations
 
 import codecs
+import errno
 import gc
 import io
 import os
@@ -41,9 +42,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _open_streams() -> None:
     """Make sure there are output streams; letters that cannot be encoded print as "?", and µ as "u"."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the parent process
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+    # Of those that the parent process closed, writing an answer fails, and writing an error does not.
+    for name, mode in (("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, mode), "w"))
     if isinstance(sys.stdout, io.TextIOWrapper):
         codecs.register_error("costmodel", _in_other_letters)
         sys.stdout.reconfigure(errors="costmodel")
@@ -111,7 +113,9 @@ def _unwritten(error: OSError) -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):
         return 0  # the reader has seen enough
-    return _refuse(f"cannot write the answer: {error.strerror or error}")
+    closed = error.errno == errno.EBADF
+    reason = "standard output is closed" if closed else error.strerror or error
+    return _refuse(f"cannot write the answer: {reason}")
 
 
 def _refuse(text: str) -> int:

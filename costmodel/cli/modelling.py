@@ -12,12 +12,13 @@ import typer
 from costmodel.cli import options as o
 from costmodel.cli import output
 from costmodel.cli.spending import Spent
-from costmodel.cli.uses import MODEL_USES, sizes_of_use
+from costmodel.cli.uses import MODEL_USES, say_if_too_long, sizes_of_use
 from costmodel.errors import CostmodelError, SizeError, UnavailableError, unknown_name
 from costmodel.files import check_writable
 
 if TYPE_CHECKING:
     from costmodel.hardware import Device
+    from costmodel.model_memory import Memory
     from costmodel.models import Architecture
     from costmodel.models.generation import Generation
     from costmodel.prediction import Prediction
@@ -144,6 +145,8 @@ def model(
     name, more = _sorted(names)
     found = load(name, model_type=model_type).storing(weights, group=group, cache=cache)
     devices = [o.device(machine, device_set) for machine in (*machines, *more)]
+    if weights is None and (use != "training" or report is not None):
+        _check_rates(devices, dtype)
     if report is not None:
         if state != "warm" or framework is not None or tensor > 1 or price is not None:
             raise CostmodelError(
@@ -162,8 +165,6 @@ def model(
             f"model: wanted one device, got {len(devices)}; --report PAGE.html takes several"
         )
     (device,) = devices
-    if use != "training" and weights is None:
-        _check_rate(device, dtype)
     found = found.tensor_parallel(tensor)
     how = {"rung": rung, "state": state, "framework": framework}
     if use == "generation":
@@ -184,19 +185,20 @@ def _check_use(use: str, *, attention: str, new: int | None, stored: str | None)
         raise CostmodelError("model: --weights and --cache apply to prefill, decode and generation only")
 
 
-def _check_rate(device: Device, dtype: str) -> None:
+def _check_rates(devices: Sequence[Device], dtype: str) -> None:
     """Refuse a narrow format that a device does not compute in, which weights may still be stored in."""
     from costmodel.dtypes import dtype as parse_dtype
 
     kind = parse_dtype(dtype)
     if kind.bytes >= 2:
         return  # the prediction refuses it
-    try:
-        device.peak(kind.name)
-    except UnavailableError as error:
-        raise UnavailableError(
-            f"{error}; --weights {kind.name} stores weights in {kind.name} and computes in bf16"
-        ) from None
+    for device in devices:
+        try:
+            device.peak(kind.name)
+        except UnavailableError as error:
+            raise UnavailableError(
+                f"{error}; --weights {kind.name} stores weights in {kind.name} and computes in bf16"
+            ) from None
 
 
 def _generate(
@@ -212,10 +214,14 @@ def _generate(
         found, device, prompt=prompt, new=new, batch=batch, dtype=dtype, attention=attention, **how
     )
     memory = Memory(architecture=found, device=device, dtype=dtype, attention=attention)
-    held, most, length = memory.generating(prompt=prompt, new=new, batch=batch)
+    _, most, length = memory.generating(prompt=prompt, new=new, batch=batch)
+    kinds = _kinds(memory, most, batch=batch, length=length)
     lacking = memory.lacking(most, batch=batch, length=length)
     spent = Spent.of(found, device, answer.tokens_per_s, price)
-    _print_generation(found, answer, held, lacking, spent, as_json)
+    # An encoder's prompt and its decoder's tokens are two sequences.
+    longest = max(prompt, new) if found.family.encodes else prompt + new
+    say_if_too_long(found.name, found.context, {"seq": longest})
+    _print_generation(found, answer, kinds, lacking, spent, as_json)
 
 
 def _use(
@@ -236,10 +242,16 @@ def _use(
     length = max((shapes[name] for name in ("seq", "seq_kv") if name in shapes), default=1.0)
     given: dict[str, Any] = {"batch": shapes["batch"], "recompute": recompute}
     lacking = memory.lacking(use, length=length, **given)
-    kinds = {kind: float(held[0]) for kind, held in memory.kinds(use, lengths=length, **given).items()}
+    kinds = _kinds(memory, use, length=length, **given)
+    say_if_too_long(found.name, found.context, shapes)
     tokens = shapes["batch"] * (1.0 if use == "decode" else shapes.get("seq", 1.0))
     rate = tokens / prediction.seconds
     _print(found, prediction, rate, kinds, lacking, Spent.of(found, device, rate, price), as_json)
+
+
+def _kinds(memory: Memory, use: str, *, length: float, **given: Any) -> dict[str, float]:
+    """Return the memory of each kind at one length [bytes]."""
+    return {kind: float(held[0]) for kind, held in memory.kinds(use, lengths=length, **given).items()}
 
 
 def _sorted(names: Sequence[str]) -> tuple[str, list[str]]:
@@ -278,6 +290,7 @@ def _report(
     shapes: dict[str, Any] = {"batch": int(sizes.get("batch", 1)), "seq": int(lengths.pop())}
     first = how.pop("first")
     frames = model_story.story(found, devices, **shapes, **how)
+    say_if_too_long(found.name, found.context, shapes)
     page = reports.model(frames, first=first, command=output.command())
     output.write_page(page, path, overwrite=force)
     if as_json:
@@ -319,6 +332,7 @@ def _show(found: Architecture, dtype: str, sizes: dict[str, float], as_json: boo
     from costmodel.dtypes import dtype as parse_dtype
 
     held = _held(found, dtype, sizes)
+    say_if_too_long(found.name, found.context, sizes)
     whole = found.training(dtype, optimizer=None)
     parts: dict[str, int] = {}
     for part in whole.parts:
@@ -426,10 +440,10 @@ def _machines(found: Architecture, p: Prediction) -> str:
 
 
 def _print_generation(
-    found: Architecture, g: Generation, held: float, lacking: str | None, spent: Spent,
+    found: Architecture, g: Generation, kinds: dict[str, float], lacking: str | None, spent: Spent,
     as_json: bool,
 ) -> None:  # fmt: skip
-    p = g.prefill
+    p, held = g.prefill, sum(kinds.values())
     numbers: dict[str, Any] = {
         "first_s": g.first_s,
         "token_s": g.token_s,
@@ -439,14 +453,16 @@ def _print_generation(
         **asdict(spent),
     }
     if as_json:
-        shapes = {**p.sizes, "new": g.new}
+        shapes = {**g.sizes, "new": g.new}
         about = {"model": found.name, "device": p.device.name, "rung": p.rung, "shapes": shapes}
-        room = {"memory_bytes": held, "fits": lacking is None, "lacking": lacking}
-        answer = {**about, **numbers, **room, "devices": found.devices, "constants_from": p.constants_from}
+        memory = {"memory_bytes": held, "memory_bytes_by_kind": kinds}
+        room = {"fits": lacking is None, "lacking": lacking}
+        grounds = {"devices": found.devices, "constants_from": p.constants_from}
+        answer = {**about, **numbers, **memory, **room, **grounds}
         output.print_json(output.made_with(p.device.spec_hash) | answer)
         return
-    print(f"{found.name} on {_machines(found, p)}: {g.new} tokens after {output.sizes(p.sizes)}")
-    print(f"  memory       {output.count(held, 'bytes')}")
+    print(f"{g.label} on {_machines(found, p)}: {g.new} tokens after {output.sizes(g.sizes)}")
+    print(f"  memory       {output.count(held, 'bytes')}{_by_kind(kinds)}")
     if lacking:
         print(f"  does not fit {lacking}")
     print(f"  first token  {output.seconds(g.first_s)}")

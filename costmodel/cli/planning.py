@@ -9,6 +9,7 @@ import typer
 
 from costmodel.cli import options as o
 from costmodel.cli import output
+from costmodel.cli.uses import say_if_too_long
 from costmodel.errors import SizeError
 from costmodel.files import check_writable, write_whole
 from costmodel.units import render
@@ -82,8 +83,8 @@ def plan(
     from costmodel.parallel import plan as search
 
     sizes = o.sizes(defines)
-    whole = set(sizes) - {"seq_kv"} == {"batch", "seq"}
-    if not whole or not all(isinstance(v, float) for v in sizes.values()):
+    complete = set(sizes) - {"seq_kv"} == {"batch", "seq"}
+    if not complete or not all(isinstance(v, float) for v in sizes.values()):
         raise SizeError(
             "plan: wanted -D batch=… seq=… (and seq_kv=… for an encoder-decoder), one value each, "
             f"got {' '.join(defines)!r}"
@@ -91,9 +92,11 @@ def plan(
     if out is not None:
         check_writable(out, overwrite=force, suffixes=(".csv", ".parquet"))
     cluster = Cluster(device=o.device(machine, device_set), devices=devices, node=node, price=price)
-    model = stack_of(load(name), dtype=dtype, attention=attention)
+    whole = load(name)
+    model = stack_of(whole, dtype=dtype, attention=attention)
     given: dict[str, Any] = {name: int(value) for name, value in sizes.items()}
     found = search(model, cluster, **given, margin=margin, rung=rung)
+    say_if_too_long(whole.name, whole.context, sizes)
     if tokens is not None:
         found["training_days"] = tokens / found["tokens_per_second"] / 86400
     if out is not None:

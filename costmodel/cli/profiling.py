@@ -174,4 +174,4 @@ def _as_json(found: Breakdown) -> dict[str, Any]:
     }
 
 
-COMMANDS = (("profile", profile, "costmodel profile trace.json -m h100-sxm"),)
+COMMANDS = (("profile", profile, "costmodel profile trace.json -m xeon-8480plus"),)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import operator
 import os
 import sys
 import time
@@ -15,7 +17,7 @@ import typer
 
 from costmodel.cli import options as o
 from costmodel.cli import output
-from costmodel.cli.uses import sizes_of_use, used
+from costmodel.cli.uses import say_if_too_long, sizes_of_use, used
 from costmodel.errors import CostmodelError, OutputError, SizeError, unknown_name
 from costmodel.files import check_writable, write_whole
 from costmodel.units import render
@@ -130,7 +132,7 @@ def sweep(
     """
     searched = bool(best or pareto)
     _check(out, best, by, pareto, force=force, searched=searched)
-    from costmodel.sweep import Engine, make_grid, stream, whole
+    from costmodel.sweep import Engine, make_grid, whole
     from costmodel.sweep.files import Encode
 
     streamed = out is not None and out.suffix.lower() != ".csv"
@@ -153,6 +155,8 @@ def sweep(
         models = [used(name, settings, use, share) for name in names for share in shares]
         # A model whose state does not grow takes no length, and is the same for every length.
         sizes = sizes_of_use("sweep", max(models, key=lambda model: len(model.required)), sizes, use)
+        for name, context in dict.fromkeys((model.name, model.context) for model in models):
+            say_if_too_long(name, context, sizes)
         layers = [*models]
     o.say_what_is_taken_twice(layers, sizes)
     if not (streamed or searched or plan):
@@ -172,20 +176,16 @@ def sweep(
         return
     signature = output.signature(*(device.spec_hash for device in devices))
     if out is not None and streamed and not searched:
-        try:
-            with _Meter(grid.points) as meter:
-                rows = stream(grid, out, columns=_list(columns), engine=who, overwrite=force, progress=meter)
-        except KeyboardInterrupt:
-            output.note("interrupted; finished parts are kept: give the same command again to resume")
-            raise
+        rows = _streamed(grid, out, columns, who, force=force)
+        _say_what_does_not_fit(_too_large_in(out, devices), rows)
         output.note(f"{out}: {rows:,} rows; {signature}")
         if as_json:
             output.print_json({"file": str(out), "rows": rows, "points": grid.points})
         return
     chosen = list(Encode.of(_list(columns), grid).columns)
     found = _searched(grid, who, best, by, pareto) if searched else whole(grid)
-    _say_what_does_not_fit(found, devices)
     frame = found[chosen]
+    _say_what_does_not_fit(_too_large(found, devices), len(found))
     if out is not None:
         write_whole(out, lambda path: output.write_table(frame, path), overwrite=force)
         output.note(f"{out}: {len(frame):,} rows; {signature}")
@@ -193,6 +193,18 @@ def sweep(
         output.print_json(output.in_whole(frame).astype(object).where(frame.notna(), None).to_dict("records"))
     elif out is None:
         print(output.in_whole(frame).to_csv(index=False), end="")
+
+
+def _streamed(grid: Grid, out: Path, columns: str | None, engine: Engine, *, force: bool) -> int:
+    """Write a grid part by part, and return its number of rows."""
+    from costmodel.sweep import stream
+
+    try:
+        with _Meter(grid.points) as meter:
+            return stream(grid, out, columns=_list(columns), engine=engine, overwrite=force, progress=meter)
+    except KeyboardInterrupt:
+        output.note("interrupted; finished parts are kept: give the same command again to resume")
+        raise
 
 
 def _check(
@@ -270,13 +282,37 @@ def _check_rows(layers: Sequence[Layer], devices: int, sizes: Mapping[str, Any])
         )
 
 
-def _say_what_does_not_fit(rows: pd.DataFrame, devices: Sequence[Device]) -> None:
+def _room(devices: Sequence[Device]) -> dict[str, float]:
+    """Return the size of each device's memory [bytes]."""
+    return {device.name: device.hbm_capacity for device in devices}
+
+
+def _too_large(rows: pd.DataFrame, devices: Sequence[Device]) -> int:
+    """Return how many rows do not fit."""
+    room = rows["device"].map(_room(devices)).astype(float)
+    return int((rows["footprint_bytes"] > room).sum())
+
+
+def _too_large_in(out: Path, devices: Sequence[Device]) -> int:
+    """Return how many rows of a Parquet file or folder do not fit; 0 if its columns do not tell."""
+    import pyarrow.dataset
+
+    table, column = pyarrow.dataset.dataset(out, format="parquet"), pyarrow.dataset.field
+    if not {"device", "footprint_bytes"} <= set(table.schema.names):
+        return 0
+    # Only the two columns are read, batch by batch, and parts whose statistics exclude such rows not at all.
+    too_large = [
+        (column("device") == name) & (column("footprint_bytes") > room)
+        for name, room in _room(devices).items()
+    ]
+    return int(table.count_rows(filter=functools.reduce(operator.or_, too_large)))
+
+
+def _say_what_does_not_fit(lacking: int, rows: int) -> None:
     """Warn of rows whose data the device's memory cannot hold: their times are those of a larger one."""
-    room = rows["device"].map({device.name: device.hbm_capacity for device in devices}).astype(float)
-    lacking = int((rows["footprint_bytes"] > room).sum())
     if lacking:
         output.say(
-            f"{lacking:,} of {len(rows):,} rows do not fit their device's memory: see column footprint_bytes"
+            f"{lacking:,} of {rows:,} rows do not fit their device's memory: see column footprint_bytes"
         )
 
 

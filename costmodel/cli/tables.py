@@ -15,6 +15,8 @@ from costmodel.files import check_writable, write_whole
 
 #: Headers of the columns of `score.summary`.
 HEADERS = {"median_ape": "median %", "mean_ape": "mean %", "bias": "bias %", "under_lower": "under bound %"}
+#: Words in the names of columns that may hold measured times.
+_TIMES = ("latency", "time", "second", "duration", "measured")
 #: Number of reasons for missing predictions that are printed.
 REASONS = 3
 
@@ -59,6 +61,9 @@ def score(
     unusable = scoring.unusable(scored)
     if unusable:
         output.say(f"{unusable:,} of {len(scored):,} rows have no latency_s above 0: not in the errors")
+    other = scoring.unit(scored)
+    if other is not None:
+        output.say(f"latency_s is in seconds, but most values look like {other}: convert them if so")
     cells = scoring.summary(scored)
     if as_json:
         output.print_json(cells.to_dict("records"))
@@ -70,7 +75,7 @@ def score(
 
 def _say_no_errors(columns: Iterable[str]) -> None:
     """Say why there are no errors; always if columns look like latencies but are not read."""
-    close = [name for name in columns if name.startswith("latency")]
+    close = [name for name in columns if any(word in name.lower() for word in _TIMES)]
     if close:
         output.say(f"no errors: they need latency_s, in seconds; the table has {', '.join(close)}")
     else:

@@ -7,6 +7,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from costmodel.cli import options as o
+from costmodel.cli import output
 from costmodel.errors import CostmodelError, SizeError, unknown_name
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def used(name: str, settings: Iterable[str], use: str, tensor: int = 1) -> Model
     from costmodel.layers._options import read
     from costmodel.models import load
 
+    if use == "generation":
+        raise CostmodelError(f"--use generation is of many steps: `costmodel model {name}` predicts it")
     if use not in MODEL_USES:
         raise unknown_name("use of a model", use, MODEL_USES)
     if name in classes():
@@ -74,3 +77,16 @@ def sizes_of_use(command: str, model: Model, sizes: Mapping[str, Any], use: str)
             given.setdefault(name, length)
     lengths = {"seq", "seq_kv"} - set(model.required)
     return {name: value for name, value in given.items() if name not in lengths}
+
+
+def say_if_too_long(name: str, context: int | None, sizes: Mapping[str, Any]) -> None:
+    """Warn if a sequence is longer than a model is made for."""
+    import numpy as np
+
+    lengths = [float(np.max(sizes[size])) for size in ("seq", "seq_kv") if size in sizes]
+    longest = max(lengths, default=0.0)
+    if context is not None and longest > context:
+        output.say(
+            f"{name}: made for at most {context:,} tokens a sequence, got {longest:,.0f}; "
+            "times and memory are those of such a model made for more"
+        )

@@ -90,6 +90,10 @@ class Model(Layer):
         What is not counted.
     tensor : int
         Number of devices that share it. Counts are those of one of them.
+    narrower : tuple of str
+        What is stored in a narrower format, in words: ``weights in int4``.
+    context : int, optional
+        The longest sequence that it is made for [tokens].
     """
 
     title: str
@@ -104,6 +108,8 @@ class Model(Layer):
     origin: str = ""
     left_out: str = ""
     tensor: int = 1
+    narrower: tuple[str, ...] = ()
+    context: int | None = None
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -136,8 +142,8 @@ class Model(Layer):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """The model's title."""
-        return self.title
+        """The model's title, with what is stored narrower."""
+        return ", ".join((self.title, *self.narrower))
 
     @property
     def source(self) -> str:  # type: ignore[override]
@@ -166,8 +172,9 @@ class Model(Layer):
 
     @property
     def label(self) -> str:
-        """The model's name, with its dtype and direction."""
-        return f"{self.title}[{self.dtype}{',' + self.direction if self.direction != 'fwd' else ''}]"
+        """The model's title, with its dtype and direction, and what is stored narrower."""
+        computed = f"{self.title}[{self.dtype}{',' + self.direction if self.direction != 'fwd' else ''}]"
+        return ", ".join((computed, *self.narrower))
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Refuse sizes that one of the parts refuses."""
@@ -317,7 +324,7 @@ class Model(Layer):
             return self
         return dataclasses.replace(
             self,
-            title=", ".join((self.title, *(f"{what} in {kind.name}" for what, kind in given.items()))),
+            narrower=(*self.narrower, *(f"{what} in {kind.name}" for what, kind in given.items())),
             parts=parts,
             leaves=leaves,
             state=self.state + cached(parts) - cached(self.parts),

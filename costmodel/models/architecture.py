@@ -52,6 +52,8 @@ class Architecture:
         Number of devices of one node that serve it together; see `tensor_parallel`.
     weights, group, cache : str, int, str, optional
         Formats in which weights and caches are stored, if narrower than the compute format; see `storing`.
+    context : int, optional
+        The longest sequence that it is made for, by its configuration [tokens].
     """
 
     name: str
@@ -63,6 +65,7 @@ class Architecture:
     weights: str | None = None
     group: int | None = None
     cache: str | None = None
+    context: int | None = None
 
     @property
     def source(self) -> str:
@@ -290,6 +293,7 @@ class Architecture:
             origin=self.source,
             left_out=self.family.left_out,
             tensor=self.devices,
+            context=self.context,
         )
 
     def _stored(self, model: Model) -> Model:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -24,6 +25,8 @@ from costmodel.models.families import by_type
 CATALOGUE = Path(__file__).parent / "catalogue"
 #: Keys under which a multimodal configuration keeps that of its language model.
 NESTED = ("text_config", "llm_config")
+#: The longest sequence that a model is made for [tokens].
+CONTEXT = _fields.Field(("max_position_embeddings", "n_positions", "context_length"), None)
 #: Keys of an entry of the catalogue.
 ENTRY = {"name", "title", "sources", "figures", "parameters"}
 
@@ -143,9 +146,22 @@ def from_config(config: Any, *, name: str = "", model_type: str | None = None) -
     inner = flat.get(family.nested)
     known = inner if isinstance(inner, Mapping) else {}  # anything else is refused when the field is read
     whole = {**family.left_to_defaults.get(str(kind), {}), **known, **flat, "model_type": kind}
-    fields = _fields.read(whole, family.fields, f"a configuration of {kind}")
-    found = Architecture(name or str(config.get("_name_or_path") or kind), family, fields)
+    whose = f"a configuration of {kind}"
+    fields = _fields.read(whole, family.fields, whose)
+    named = name or str(config.get("_name_or_path") or kind)
+    found = Architecture(named, family, fields, context=_context(whole, whose))
     return found.storing(**_checkpoint.stored(flat))
+
+
+def _context(config: Mapping[str, Any], whose: str) -> int | None:
+    """Return the longest sequence that a model is made for, with the scaling of its rotary positions."""
+    stated: int | None = _fields.read(config, {"context": CONTEXT}, whose).context
+    scaling = config.get("rope_scaling") or config.get("rope_parameters")
+    if stated is None or not isinstance(scaling, Mapping):
+        return stated
+    factors = [scaling.get(key) for key in ("factor", "original_max_position_embeddings")]
+    known = [factor for factor in factors if isinstance(factor, int | float)]
+    return max(stated, int(math.prod(known))) if len(known) == 2 else stated
 
 
 def _language_model(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,8 +176,13 @@ def _language_model(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _unknown(kind: object, config: Mapping[str, Any]) -> UnknownNameError:
     """Return the error for an unknown architecture: the nearest known one, and what that would need."""
+    config = {**config, "model_type": kind or "the one to give"}
     lacking = {known: _fields.missing(config, family.fields) for known, family in by_type().items()}
-    near = difflib.get_close_matches(str(kind), lacking, n=5, cutoff=0.6) if kind else []
+    if kind:
+        near = difflib.get_close_matches(str(kind), lacking, n=5, cutoff=0.6)
+    else:  # its classes are named like its type: Qwen2MoeForCausalLM is of qwen2_moe, the longest such name
+        classes = str(config.get("architectures")).lower().lstrip("['")
+        near = sorted((k for k in lacking if classes.startswith(k.replace("_", ""))), key=len)[-1:]
     near += [known for known in lacking if str(kind).startswith(known)]
     # Among similar names, the one that lacks fewest fields: Qwen2.5-VL is read as qwen2, not qwen3_next.
     like = min(near, key=lambda known: len(lacking[known]), default=None)

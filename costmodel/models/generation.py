@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,21 @@ class Generation:
         The steps of all further tokens, an array; None if there are none.
     batch, new : int
         Number of sequences, and new tokens of each.
+    label : str
+        The model's name, with its formats.
     """
 
     prefill: Prediction
     decode: Prediction | None
     batch: int
     new: int
+    label: str
+
+    @property
+    def sizes(self) -> dict[str, float]:
+        """Number of sequences, and tokens of each prompt, which are an encoder's if there is one."""
+        asked = self.prefill.sizes
+        return {"batch": asked["batch"], "seq": asked.get("seq_kv", asked["seq"])}
 
     @property
     def first_s(self) -> float:
@@ -134,7 +143,7 @@ def generation(
         cache = np.arange(1, new) + (1 if encoded else prompt)
         sizes: dict[str, Any] = {"batch": batch, "seq": prompt, "seq_kv": cache}
         decode = predict(decoder, device, {name: sizes[name] for name in decoder.required}, **options)
-    return Generation(prefill, decode, batch, new)
+    return Generation(prefill, decode, batch, new, replace(whole, title=f"{model.name} generation").label)
 
 
 def _new_tokens(new: Any) -> int:

@@ -12,18 +12,19 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from costmodel import hardware
 from costmodel.arguments import typed
-from costmodel.errors import SizeError, unknown_name
+from costmodel.errors import SizeError, shown, unknown_name
 from costmodel.evaluate import as_size, bind, check_taken
 from costmodel.layers import Layer
 from costmodel.predict import STATES, as_device, check_implementation, check_rung, several
@@ -173,7 +174,7 @@ def make_grid(
     prices: Mapping[str, float] | None = None,
     **grids: ArrayLike,
 ) -> Grid:
-    """Return the grid of a sweep; nothing is predicted yet.
+    """Return the grid of a sweep; nothing is predicted yet. What is given twice is in it once.
 
     Parameters
     ----------
@@ -194,13 +195,14 @@ def make_grid(
     """
     if not isinstance(state, str):
         grids, state = {**grids, "state": state}, "warm"
-    wanted = [layers] if isinstance(layers, Layer) else list(layers)
-    machines = [as_device(device) for device in several(devices)]
+    wanted = list(dict.fromkeys([layers] if isinstance(layers, Layer) else layers))
+    machines = list(dict.fromkeys(as_device(device) for device in several(devices)))
     if not wanted or not machines:
         raise SizeError("sweep: wanted at least one layer and one device")
     asked = {**(sizes or {}), **grids}
     check_taken(asked, wanted)
-    given = {name: np.atleast_1d(as_size(name, as_axis(name, values))) for name, values in asked.items()}
+    axes = {name: np.atleast_1d(as_size(name, as_axis(name, values))) for name, values in asked.items()}
+    given = {name: pd.unique(axis) for name, axis in axes.items()}
     check_rung(rung)
     check_implementation(framework)
     if state not in STATES:
@@ -229,6 +231,8 @@ def make_grid(
 
 def as_axis(name: str, values: ArrayLike) -> NDArray[Any]:
     """Return the values of a size as a one-dimensional array."""
+    if isinstance(values, Set | Iterator):  # numpy would take it as one value
+        raise SizeError(f"size {name}: wanted one value or a list of them, got {shown(values)}")
     axis = np.atleast_1d(np.asarray(values))
     if axis.ndim > 1:
         raise SizeError(f"size {name}: wanted one value or a list of them, got an array of {axis.ndim} axes")

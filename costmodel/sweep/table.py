@@ -92,7 +92,7 @@ def sweep(
     prices : mapping of str to float, optional
         Device → price per hour, in any currency.
     **grids : int or 1-d sequence of int
-        Sizes; every combination is one row.
+        Sizes; every combination is one row, also if a layer, a device or a size is given twice.
 
     Returns
     -------

@@ -86,6 +86,12 @@ def _calls(trace: Trace, gpu: str | None, source: Path) -> list[dict[str, Any]]:
         raise TableError(
             f"{source}: nothing ran on a GPU, and a trace does not name its CPU; say which it is (-m, gpu=)"
         )
+    device = hardware.load(gpu)
+    if device.spec.units.kind != "core":
+        raise TableError(
+            f"{source}: nothing ran on a GPU, and {device.name} is no CPU; say which it is (-m, gpu=), "
+            "or profile with ProfilerActivity.CUDA too"
+        )
     return list(_cpu_calls(trace, gpu))
 
 

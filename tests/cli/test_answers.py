@@ -258,11 +258,9 @@ def test_device_measured_here_is_listed_and_found(costmodel, tmp_path, monkeypat
     words = ("-D", "m=1", "n=64", "k=64", "--set", "dtype=fp16")
     assert "did you mean 'my-big-one'" in costmodel("predict", "matmul", "-m", "my-big-on", *words).err
     monkeypatch.chdir(own.parent)
-    named = ("h200-sxm", "my-big-one", "H200", "Tesla T4", own.name)
-    swept = costmodel("sweep", "matmul", "-m", *named, *words, "--columns", "device")
-    assert swept.out.split()[1:] == [
-        "nvidia/h200-sxm", "nvidia/my-big-one", "nvidia/h200-sxm", "nvidia/t4", "nvidia/my-big-one",
-    ]  # fmt: skip
+    for named in (("h200-sxm", "my-big-one", "Tesla T4"), ("H200", own.name, "t4")):
+        swept = costmodel("sweep", "matmul", "-m", *named, *words, "--columns", "device")
+        assert swept.out.split()[1:] == ["nvidia/h200-sxm", "nvidia/my-big-one", "nvidia/t4"]
     own.write_text(shipped.replace("nvidia/t4", "nvidia/my-big-one").replace("vendor:", "vendr:"), "utf-8")
     faulty = costmodel("devices", "--json")
     assert (faulty.status, len(json.loads(faulty.out))) == (0, len(cm.hardware.available()))
@@ -397,6 +395,22 @@ def test_sweep_refuses_numbers_of_devices_that_no_model_is_shared_by(costmodel, 
     assert says in refused.err
 
 
+def test_sweep_has_each_layer_device_and_size_once(costmodel):
+    words = ("sweep", "lstm", "lstm[bf16]", "-m", "h200-sxm", "h200", "--rung", "bound")
+    table = costmodel(*words, "-D", "batch=1,1", "seq=8", "hidden=8", "--columns", "layer,device,batch").out
+    assert table == "layer,device,batch\nlstm,nvidia/h200-sxm,1\n"
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "folder", "rows.csv"])
+def test_a_sweep_to_a_file_says_how_many_rows_do_not_fit(costmodel, tmp_path, name):
+    """141 GB of weights in bf16 fit into a B200, and into no H100 at any batch."""
+    words = ("sweep", "llama-3.1-70b", "--use", "decode", "--rung", "bound", "-D", "batch=1,2", "seq=64")
+    fitting = costmodel(*words, "-m", "b200-sxm", "-o", tmp_path / name)
+    assert (fitting.status, fitting.err) == (0, "")
+    both = costmodel(*words, "-m", "h100-sxm", "b200-sxm", "-o", tmp_path / f"both-{name}")
+    assert both.err == "costmodel: 2 of 4 rows do not fit their device's memory: see column footprint_bytes\n"
+
+
 def test_sweep_says_how_many_rows_do_not_fit(costmodel):
     """141 GB of weights in bf16 fit into a B200, and with one sequence into no H100."""
     words = ("sweep", "llama-3.1-70b", "--use", "decode", "-m", "h100-sxm", "b200-sxm", "--rung", "bound")
@@ -521,8 +535,11 @@ def test_score_says_which_columns_it_renamed(costmodel, tmp_path):
         "gpu,op,dtype,m,n,reason,seconds\nh200-sxm,softmax,bf16,64,64,slow,7\n", encoding="utf-8"
     )
     ended = costmodel("score", table, "-o", out)
-    assert (ended.status, ended.err.count("\n")) == (0, 1)
-    assert "the table's own seconds, reason: kept as seconds_given, reason_given" in ended.err
+    assert ended.status == 0
+    assert ended.err.splitlines() == [
+        "costmodel: the table's own seconds, reason: kept as seconds_given, reason_given",
+        "costmodel: no errors: they need latency_s, in seconds; the table has seconds",
+    ]
     header, row = out.read_text(encoding="utf-8").splitlines()
     assert header.startswith("gpu,op,dtype,m,n,reason_given,seconds_given,seconds,")
     assert row.startswith("h200-sxm,softmax,bf16,64,64,slow,7,")
@@ -536,6 +553,26 @@ def test_score_says_which_latency_it_does_not_read(costmodel, tmp_path, asked):
     ended = costmodel("score", table, "-o", out, *asked)
     assert (ended.status, ended.out) == (0, "[]\n" if asked else "")
     assert ended.err == "costmodel: no errors: they need latency_s, in seconds; the table has latency_us\n"
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("ms", 1e3), ("µs", 1e6), (None, 1), (None, 0.4), (None, 30)])
+def test_score_says_if_times_are_as_if_they_were_not_in_seconds(costmodel, tmp_path, unit, factor):
+    seconds = cm.predict(cm.Softmax(), "h200-sxm", m=4096, n=4096).seconds
+    table = tmp_path / "measured.csv"
+    row = f"h200-sxm,softmax,bf16,4096,4096,{seconds * factor}\n"
+    table.write_text(f"gpu,op,dtype,m,n,latency_s\n{3 * row}", encoding="utf-8")
+    said = f"costmodel: latency_s is in seconds, but most values look like {unit}: convert them if so\n"
+    assert costmodel("score", table, "-o", tmp_path / "out.csv").err == (said if unit else "")
+
+
+def test_score_says_the_op_that_is_meant_by_a_layers_name(costmodel, tmp_path):
+    table = tmp_path / "measured.csv"
+    table.write_text("gpu,op,dtype,m,n,k,time\nh200-sxm,matmul,bf16,8,8,8,7\n", encoding="utf-8")
+    ended = costmodel("score", table, "-o", tmp_path / "out.csv")
+    assert ended.err.splitlines() == [
+        "costmodel: 1 of 1 rows not predicted: unknown op 'matmul'; did you mean 'gemm'?",
+        "costmodel: no errors: they need latency_s, in seconds; the table has time",
+    ]
 
 
 def test_version_is_that_of_the_package(costmodel):

@@ -99,6 +99,20 @@ def test_generation_is_the_first_token_and_the_next_ones(costmodel, config):
     assert re.search(r"all +\d\d,\d{3} s, at least \d\d,\d{3} s\n", hours)
 
 
+def test_generation_says_its_formats_and_divides_its_memory_by_kind(costmodel):
+    """Llama 2 7B: 2 x 32 layers x 4096 numbers of 2 bytes, for 8 + 1000 tokens of 200 sequences."""
+    words = ["model", "llama-2-7b", "-m", "h200-sxm", "--use", "generation"]
+    words += ["-D", "batch=200", "seq=8", "--new", "1000"]
+    answer = json.loads(costmodel(*words, "--json").out)
+    kinds = answer["memory_bytes_by_kind"]
+    assert kinds["weights"] == 2 * 6738415616
+    assert kinds["cache"] == 2 * 32 * 4096 * 2 * 1008 * 200
+    assert sum(kinds.values()) == answer["memory_bytes"]
+    said = costmodel(*words, "--cache", "fp8").out
+    assert said.startswith("llama-2-7b generation[bf16], cache in fp8 on nvidia/h200-sxm: 1000 tokens after")
+    assert ": weights 13.48 GB, cache 52.85 GB" in said
+
+
 def test_generation_says_whether_it_fits_the_memory(costmodel):
     """It needs the prompt's pass and the last token's cache, as for `--use prefill` and on the page."""
     words = ["model", "gpt2", "-m", "k40", "--dtype", "fp32", "--rung", "bound", "--use"]
@@ -238,10 +252,8 @@ def test_narrower_weights_and_cache_move_fewer_bytes(costmodel, config):
     )
     assert stored["hbm_bytes"] < 0.6 * plain["hbm_bytes"]
     assert stored["matrix_flops"] == plain["matrix_flops"]
-    assert (
-        "decode, weights in int4, cache in fp8[bf16]"
-        in costmodel(*words, "--weights=int4", "--cache=fp8").out
-    )
+    said = costmodel(*words, "--weights=int4", "--cache=fp8").out
+    assert said.startswith("tiny decode[bf16], weights in int4, cache in fp8 on nvidia/h200-sxm\n")
 
 
 @pytest.mark.parametrize(
@@ -272,3 +284,59 @@ def test_explaining_training_with_narrower_weights_is_refused(costmodel):
         2,
         "costmodel: --set weights applies to --use prefill and decode only\n",
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "named", "got"),
+    [
+        (("model", "llama-2-7b", "-D", "seq=4097"), "llama-2-7b", "4,097"),
+        (("model", "llama-2-7b", "-m", "h200-sxm", "-D", "seq=8192"), "llama-2-7b", "8,192"),
+        (
+            ("model", "llama-2-7b", "-m", "h200-sxm", "--use", "generation", "--new", "2", "-D", "seq=4095"),
+            "llama-2-7b",
+            "4,097",
+        ),
+        (
+            ("explain", "llama-2-7b", "--use", "decode", "-m", "h200-sxm", "-D", "batch=1", "seq=5000"),
+            "llama-2-7b decode",
+            "5,000",
+        ),
+        (
+            ("sweep", "llama-2-7b", "llama-3-8b", "--use", "decode", "-m", "h200-sxm", "-D", "seq=8192,64"),
+            "llama-2-7b decode",
+            "8,192",
+        ),
+        (
+            ("plan", "llama-2-7b", "-m", "h200-sxm", "--devices", "8", "-D", "batch=8", "seq=8192"),
+            "llama-2-7b",
+            "8,192",
+        ),
+    ],
+)
+def test_a_sequence_longer_than_a_model_is_made_for_is_answered_and_said(costmodel, words, named, got):
+    """Llama 2: 4,096 positions (Touvron et al., arXiv 2307.09288, Table 1); Llama 3: 8,192."""
+    ended = costmodel(*words)
+    assert ended.status == 0
+    assert ended.err == (
+        f"costmodel: {named}: made for at most 4,096 tokens a sequence, got {got}; "
+        "times and memory are those of such a model made for more\n"
+    )
+
+
+def test_a_sequence_as_long_as_a_model_is_made_for_is_nothing_to_say(costmodel):
+    words = ("model", "llama-2-7b", "-m", "h200-sxm", "--rung", "bound")
+    assert costmodel(*words, "-D", "seq=4096").err == ""
+    assert costmodel(*words, "--use", "generation", "--new", "6", "-D", "seq=4090").err == ""
+    # An encoder's 500 tokens and its decoder's 100 are two sequences of at most 512.
+    encoded = ("model", "t5-small", "-m", "h200-sxm", "--use", "generation", "--new", "100")
+    assert costmodel(*encoded, "-D", "seq=500").err == ""
+
+
+@pytest.mark.parametrize("name", ["t5-small", "gpt2"])
+def test_a_generation_states_the_sizes_that_were_given(costmodel, name):
+    """Whether the prompt's tokens are an encoder's or the model's own."""
+    words = ("model", name, "-m", "h200-sxm", "--use", "generation", "--new", "3", "-D", "batch=2", "seq=50")
+    assert costmodel(*words).out.startswith(
+        f"{name} generation[bf16] on nvidia/h200-sxm: 3 tokens after batch=2 seq=50\n"
+    )
+    assert json.loads(costmodel(*words, "--json").out)["shapes"] == {"batch": 2, "seq": 50, "new": 3}

@@ -81,3 +81,14 @@ def test_refusals_are_one_line_and_write_nothing(costmodel, tmp_path, monkeypatc
     assert ended.err.count("\n") == 1
     assert expected in ended.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_format_that_a_device_does_not_compute_in_may_still_be_stored(costmodel, config, tmp_path):
+    """The page is refused as the answer without a page is."""
+    page = tmp_path / "page.html"
+    words = ("model", config, *ASKED, "--dtype", "fp8", "--use", "training")
+    ended = costmodel(*words, "--report", page)
+    assert (ended.status, ended.err.count("\n")) == (2, 1)
+    assert "nvidia/a100-sxm-80gb has no fp8 rate" in ended.err
+    assert "; --weights fp8 stores weights in fp8 and computes in bf16\n" in ended.err
+    assert not page.exists()

@@ -98,6 +98,10 @@ CATALOGUE = {
         "options of a model are given by --set",
         "got gpt2[fp16]",
     ),
+    "a generation where one step is asked": (
+        ("sweep", "gpt2", "--use", "generation", "-m", "l4", "-D", "seq=1"),
+        "--use generation is of many steps: `costmodel model gpt2` predicts it",
+    ),
     "several sizes of a model": (("model", "gpt2", "-m", "l4", "-D", "seq=1,2"), "`sweep` with --use"),
     "a model in a format the device lacks": (
         ("model", "gpt2", "-m", "a100-sxm-80gb", "-D", "seq=8", "--dtype", "fp8"),
@@ -456,15 +460,35 @@ def test_letters_that_an_encoding_lacks_are_no_error(encoding):
     assert "1/√d_h" in json.loads(said("--json"))["not_counted"]
 
 
-@pytest.mark.parametrize(("command", "status"), [("devices", 0), ("show lstm", 0), ("predict lstn -m t4", 2)])
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("devices", "cannot write the answer: standard output is closed\n"),
+        ("show lstm --json", "cannot write the answer: standard output is closed\n"),
+        ("predict lstn -m t4", "unknown layer 'lstn'"),
+    ],
+)
 @pytest.mark.parametrize("closed", [">&-", ">&- 2>&-"])
-def test_closed_output_causes_no_traceback(command, status, closed):
+def test_an_answer_to_a_closed_output_is_refused_in_one_line(command, says, closed):
+    """A script must not take an answer that nobody got for a success."""
     ended = subprocess.run(
         ["bash", "-c", f"{sys.executable} -m costmodel {command} {closed}"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert ended.returncode == status
-    assert ended.stderr.count("\n") == (status == 2 and closed == ">&-")
+    assert ended.returncode == 2
+    heard = closed == ">&-"
+    assert ended.stderr.count("\n") == heard
+    assert ended.stderr.startswith(f"costmodel: {says}" if heard else "")
+
+
+def test_a_file_is_written_with_standard_output_closed(tmp_path):
+    words = f"sweep lstm -m t4 --set dtype=fp16 --rung bound -D batch=1 hidden=8 seq=1 -o {tmp_path}/x.csv"
+    ended = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m costmodel {words} >&-"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (tmp_path / "x.csv").read_text(encoding="utf-8").count("\n") == 2
 
 
 def test_truncated_table_is_one_clear_line(costmodel, tmp_path):

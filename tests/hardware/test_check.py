@@ -131,8 +131,8 @@ def test_valid_file_has_no_fault(sound, write):
         ("value: 1830 MHz", "value: 2830 MHz", "above"),
         ("year: 2022", "year: soon", "integer"),
         ("kind: SM", "kind: MS", "SM"),
-        ("name: nvidia/h100-sxm", "name: H100", "pattern"),
-        ("status: assumed", "status: sure", "assumed"),
+        ("name: nvidia/h100-sxm", "name: H100", r"wanted vendor/device in small letters, .*, got 'H100'$"),
+        ("status: assumed", "status: sure", r"^wanted 'confirmed', .* or 'measured', got 'sure'$"),
         # Ten times too low; one-way and total of a link confused; PCI Express with both directions added.
         ("value: 989.4 TFLOP/s", "value: 98.94 TFLOP/s", "far below"),
         ("total: {value: 900 GB/s", "total: {value: 450 GB/s", "not twice"),
@@ -286,6 +286,14 @@ def test_unknown_vendor_may_use_any_family_and_name_of_units(sound, write, famil
     text = text.replace("name: nvidia/", "name: acme/").replace("kind: SM", "kind: CU")
     for year in (1990, datetime.now(UTC).year + 1):
         assert check(write(text.replace("year: 2022", f"year: {year}"))) == []
+
+
+def test_a_value_of_another_form_is_told_the_form(sound, write):
+    """In words of YAML, not of the library that checks."""
+    path = write(re.sub(r"(?m)^power:\n(  .*\n)+", "power: 700 W\n", sound))
+    assert [f.message for f in check(path)] == ["wanted a mapping with keys among tdp, got '700 W'"]
+    path = write(re.sub(r"source: \[[^\]]+\]", "source: mem", sound, count=1))
+    assert "wanted a list, such as [mem], got 'mem'" in [f.message for f in check(path)]
 
 
 def test_yaml_bomb_is_refused_without_expanding_it(write):

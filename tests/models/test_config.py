@@ -58,6 +58,52 @@ def test_a_configuration_without_model_type_is_refused(llama):
     assert "no model_type" in text
 
 
+@pytest.mark.parametrize(
+    ("named", "nearest"), [("LlamaForCausalLM", "llama"), ("Qwen2MoeModel", "qwen2_moe")]
+)
+def test_without_model_type_the_names_of_classes_say_what_it_is(llama, named, nearest):
+    """With positions, as all have, a Llama has the fields of BERT too, which generates nothing."""
+    config = {**llama, "architectures": [named], "max_position_embeddings": 2048}
+    del config["model_type"]
+    assert f"nearest is '{nearest}', whose fields it has" in refused(config)
+
+
+@pytest.mark.parametrize(
+    ("more", "context"),
+    [
+        ({}, None),
+        ({"max_position_embeddings": 4096}, 4096),
+        ({"n_positions": 512}, 512),
+        ({"max_position_embeddings": None, "context_length": 1024}, 1024),
+        # Qwen2.5's card: "context length up to 131,072" with these, of 32,768 without.
+        (
+            {
+                "max_position_embeddings": 32768,
+                "rope_scaling": {"factor": 4.0, "original_max_position_embeddings": 32768, "type": "yarn"},
+            },
+            131072,
+        ),
+        # Llama 3.1's, whose scaled 65,536 are fewer than what it was trained for.
+        (
+            {
+                "max_position_embeddings": 131072,
+                "rope_scaling": {"factor": 8.0, "original_max_position_embeddings": 8192},
+            },
+            131072,
+        ),
+        ({"max_position_embeddings": 4096, "rope_scaling": {"type": "linear", "factor": 2.0}}, 4096),
+    ],
+)
+def test_the_longest_sequence_is_what_a_configuration_says(llama, more, context):
+    model = from_config({**llama, **more})
+    assert (model.context, model.decode().context, model.tensor_parallel(2).context) == (context,) * 3
+
+
+def test_a_longest_sequence_that_is_no_length_is_refused(llama):
+    text = refused({**llama, "max_position_embeddings": "4k"})
+    assert "max_position_embeddings should be a whole number that can be a size, got '4k'" in text
+
+
 def test_an_unknown_architecture_can_be_read_as_another(llama):
     model = from_config({**llama, "model_type": "brand_new"}, model_type="llama")
     assert model.parameters == from_config(llama).parameters

@@ -220,4 +220,12 @@ def test_a_group_of_no_weights_is_refused(group):
 
 def test_a_model_shows_itself_in_one_line():
     model = load("llama-2-7b").storing("int4").decode("fp16")
-    assert repr(model) == f"<llama-2-7b decode, weights in int4[fp16]: {len(model.parts)} parts>"
+    assert repr(model) == f"<llama-2-7b decode[fp16], weights in int4: {len(model.parts)} parts>"
+
+
+def test_a_format_of_computing_stands_beside_the_use_and_not_beside_that_of_storing():
+    stored = load("llama-2-7b").storing("int4", cache="fp8")
+    assert stored.decode().label == "llama-2-7b decode[bf16], weights in int4, cache in fp8"
+    assert stored.decode().name == "llama-2-7b decode, weights in int4, cache in fp8"
+    again = load("llama-2-7b").decode().storing(weights="int4").storing(cache="fp8")
+    assert again.label == stored.decode().label

@@ -456,6 +456,13 @@ def test_of_a_module_of_two_dies_a_program_sees_one(tmp_path, name, units, given
     assert set(read_trace(path, gpu=given)["gpu"]) == {found}
 
 
+def test_times_of_a_cpu_are_not_those_of_a_gpu(tmp_path):
+    """Without a GPU's kernels a trace has the host's times, which a GPU's predictions are not of."""
+    path = write(tmp_path / "cpu.json", [CALL])
+    with pytest.raises(TableError, match="nothing ran on a GPU, and nvidia/t4 is no CPU; say which it is"):
+        read_trace(path, gpu="t4")
+
+
 def test_which_of_two_modules_it_was_has_to_be_said(tmp_path):
     path = write(tmp_path / "gpu.json", [CALL, kernel("relu", 20, 5, 1)], f"{MI250X} / MI250")
     with pytest.raises(TableError, match="say which it is: amd/mi250x-gcd or amd/mi250-gcd"):
@@ -623,28 +630,33 @@ def test_times_below_zero_count_as_none_and_short_ones_in_full(tmp_path):
     )
     calls = [op("aten::outer", 0, 10, 1), op("aten::inner", 5, 15, 2), op("aten::odd", 50, -3, 3)]
     calls.append(op("aten::relu", 60, 1, 4, fp32(8, 16)))
-    table = read_trace(write(tmp_path / "cpu.json", calls), gpu="t4").set_index("op")["latency_s"]
+    table = read_trace(write(tmp_path / "cpu.json", calls), gpu="cpu/xeon-8480plus").set_index("op")[
+        "latency_s"
+    ]
     assert (table["aten::outer"], table["aten::odd"]) == (0, 0)
     assert table["aten::inner"] == pytest.approx(15e-6)
 
 
 def test_a_single_row_is_read_once_whatever_its_stride(tmp_path):
     row = saying(op("aten::relu", 0, 9, 1, fp32(1, 48)), **{"Input Strides": [[0, 1]]})
-    assert list(read_trace(write(tmp_path / "cpu.json", [row]), gpu="t4")["op"]) == ["relu"]
+    assert list(read_trace(write(tmp_path / "cpu.json", [row]), gpu="cpu/xeon-8480plus")["op"]) == ["relu"]
 
 
 def test_two_processes_in_one_trace_are_refused_where_kernels_have_to_be_told_apart(tmp_path):
     calls = [op("aten::relu", 0, 9, 1, bf16(8, 16)), {**op("aten::exp", 0, 9, 1, bf16(8, 16)), "pid": 2}]
     with pytest.raises(TableError, match="2 processes in one trace; wanted a trace for each"):
         read_trace(write(tmp_path / "gpu.json", [*calls, kernel("relu", 20, 5, 1)], H200))
-    assert set(read_trace(write(tmp_path / "cpu.json", calls), gpu="t4")["op"]) == {"relu", "exp"}
+    assert set(read_trace(write(tmp_path / "cpu.json", calls), gpu="cpu/xeon-8480plus")["op"]) == {
+        "relu",
+        "exp",
+    }
 
 
 @pytest.mark.parametrize("epoch", [0, 1_656_000_000_000_000])
 def test_calls_one_right_after_the_other_do_not_call_each_other(tmp_path, epoch):
     """Earlier releases write microseconds since 1970."""
     events = [op("aten::relu", epoch + 3 * call, 3, call + 1, fp32(8, 16)) for call in range(200)]
-    (row,) = read_trace(write(tmp_path / "cpu.json", events), gpu="t4").to_dict("records")
+    (row,) = read_trace(write(tmp_path / "cpu.json", events), gpu="cpu/xeon-8480plus").to_dict("records")
     assert row["calls"] == 200
 
 
@@ -703,7 +715,7 @@ def test_inputs_of_another_release_are_no_rows_of_ours(tmp_path):
         op("aten::bmm", 20, 9, 3, bf16(8, 16), bf16(8, 16)),
         op("aten::mm", 30, 9, 4, bf16(8, 16), fp32(16, 8)),
     ]
-    table = read_trace(write(tmp_path / "cpu.json", strange), gpu="t4")
+    table = read_trace(write(tmp_path / "cpu.json", strange), gpu="cpu/xeon-8480plus")
     assert all(name.startswith("aten::") for name in table["op"])
 
 
