@@ -38,6 +38,28 @@ def test_recurrent_layers_have_the_classes_of_table_1(layer, bidirectional):
     assert [str(c) for c in (row.complexity, row.sequential, row.path)] == ["O(n·d²)", "O(n)", "O(n)"]
 
 
+@pytest.mark.parametrize(
+    ("layer", "classes"),
+    [("sliding-window", ["O(w·n·d)", "O(1)", "O(n/w)"]), ("conv", ["O(K·n·d²)", "O(1)", "O(n/K)"])],
+)
+def test_layers_that_see_a_part_have_the_classes_of_table_1(layer, classes):
+    """Vaswani et al., Table 1, rows 4 and 3, whose path is n/k if kernels are contiguous (§4)."""
+    (row,) = table1([get(layer)()])
+    assert [str(c) for c in (row.complexity, row.sequential, row.path)] == classes
+
+
+def test_a_count_of_nothing_does_not_grow():
+    assert complexity(sp.Integer(0)).terms == (1,)
+    assert degree(sp.Integer(0), n) == 0
+
+
+def test_counts_of_table_1_are_those_of_one_sequence_and_one_layer():
+    count = (
+        symbol("batch") * symbol("num_layers") * n * symbol("hidden") * symbol("heads") * symbol("head_dim")
+    )
+    assert in_width(get("lstm")(), count) == n * d**2
+
+
 def test_projections_add_a_term_n_d_squared():
     (row,) = table1([get("dense-attention")(projections=True)])
     assert set(row.complexity.terms) == {n * d**2, n**2 * d}

@@ -3,6 +3,7 @@
 import itertools
 import math
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -267,6 +268,22 @@ def test_arithmetic_of_conditions_is_pythons(text, a, b):
     assert bool(condition(compared, ["a", "b"])({"a": float(a), "b": float(b)}.__getitem__)) == bool(wanted)
 
 
+def test_parts_of_a_condition_are_what_and_joins_at_the_top():
+    known = ["a", "b", "seconds"]
+    for text, parts in (
+        ("a % b == 0 and seconds < 1 and not b > 2", [("a", "b"), ("seconds",), ("b",)]),
+        ("a > 1 and b > 1 or seconds < 1", [("a", "b", "seconds")]),
+        ("not (a > 1 and b > 1)", [("a", "b")]),
+    ):
+        assert [tuple(sorted(part.columns)) for part in condition(text, known).parts()] == parts
+
+
+def test_a_quotient_by_zero_is_infinite_or_nothing_without_a_warning():
+    a = np.array([-1.0, 0.0, 1.0])
+    with warnings.catch_warnings(action="error"):
+        assert condition("a / 0 > 1", ["a"])({"a": a}.__getitem__).tolist() == [False, False, True]
+
+
 def test_size_that_no_layer_has_is_refused_by_name():
     with pytest.raises(UnknownNameError, match="foo"):
         cm.sweep(cm.LSTM(), "h200-sxm", batch=1, seq=[8], hidden=8, foo=3)
@@ -281,7 +298,7 @@ def test_size_that_no_layer_has_is_refused_by_name():
         ("sek > 1", UnknownNameError, "'seq'"),
         ("exp(seq) > 1", UnknownNameError, "unknown function"),
         ("__import__('os').system('true')", UnknownNameError, "unknown function"),
-        ("seq.real > 1", CostmodelError, "not arithmetic"),
+        ("seq.real > 1", CostmodelError, "1': seq.real is not arithmetic"),
         ("(lambda: 1)() > 0", UnknownNameError, "unknown function"),
         ("[x for x in (1, 2)]", CostmodelError, "not arithmetic"),
         ("seq in 'abc'", CostmodelError, "not arithmetic"),
@@ -295,7 +312,7 @@ def test_size_that_no_layer_has_is_refused_by_name():
         # NumPy would write the logarithms of the first over the second.
         ("log2(seq, seq) > 1", CostmodelError, "log2 takes one value, got 2$"),
         ("abs(seq, batch, 1) > 1", CostmodelError, "abs takes one value, got 3$"),
-        ("seq & 1 == 1", CostmodelError, "not arithmetic"),
+        ("seq & 1 == 1", CostmodelError, "1': BitAnd is not arithmetic"),
         ("layer + 1 > 2", CostmodelError, "condition"),
         ("device == 5", CostmodelError, "5': mixes text and numbers"),
         ("seq in (1, 'a')", CostmodelError, "mixes text and numbers"),

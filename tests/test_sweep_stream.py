@@ -23,6 +23,7 @@ from costmodel.errors import CostmodelError, OutputError, TableError, Unavailabl
 from costmodel.sweep import Engine, estimate, job_of, make_grid, stream, whole
 from costmodel.sweep import case as cases
 from costmodel.sweep import grid as grids
+from costmodel.sweep import splice as splices
 from costmodel.sweep.splice import splice
 
 SIZES = {
@@ -306,6 +307,44 @@ def test_spliced_file_is_the_files_one_after_the_other(tmp_path_factory, rows, g
     metadata = pq.read_metadata(folder / "all.parquet")
     assert metadata.num_rows == sum(rows)
     assert metadata.num_row_groups == sum(pq.read_metadata(path).num_row_groups for path in paths)
+
+
+def test_every_offset_of_a_row_group_moves_and_nothing_else():
+    """Fields of ``parquet.thrift``: lengths stay, and an offset of 0, which stands for none."""
+    i16, i32, i64, lists, struct = 4, 5, 6, 9, 12
+
+    def group(by, ordinal):
+        pages = {7: (i64, 33), 9: (i64, 4 + by), 10: (i64, 6 + by), 11: (i64, 9 + by), 14: (i64, 12 + by)}
+        indexes = {4: (i64, 60 + by), 5: (i32, 7), 6: (i64, 70 + by), 7: (i32, 8)}
+        column = {2: (i64, 40 + by), 3: (struct, pages), **indexes}
+        empty = {2: (i64, 0)}
+        shared = {1: (lists, (struct, [column, empty])), 2: (i64, 33), 5: (i64, 4 + by), 6: (i64, 33)}
+        return shared | ({} if ordinal is None else {7: (i16, ordinal)})
+
+    assert splices._moved(group(0, 0), 1000, 3) == group(1000, 3)
+    assert splices._moved(group(0, None), 1000, 3) == group(1000, None)
+    # An ordinal has 16 bits, one of them for the sign.
+    assert splices._moved(group(0, 0), 5, 32767) == group(5, 32767)
+    assert splices._moved(group(0, 0), 5, 32768) == group(5, None)
+
+
+def test_a_footer_is_where_pyarrow_finds_it(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"a": np.arange(9.0)}), path)
+    text, start = splices.footer(path)
+    assert len(text) == pq.read_metadata(path).serialized_size
+    assert path.read_bytes() == path.read_bytes()[:start] + text + len(text).to_bytes(4, "little") + b"PAR1"
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"PAR1", b"PAR1\1\0\0\0PAR1", b"PAR1\0\0\1\0PAR1", b"PAR1\0\0\0\1PAR1", b"PAR1\0\0\0\0PARE"]
+)
+def test_files_that_end_wrongly_or_have_no_room_for_their_footer_are_refused(tmp_path, text):
+    (tmp_path / "a").write_bytes(text)
+    with pytest.raises(TableError, match="not a whole Parquet file"):
+        splices.footer(tmp_path / "a")
+    (tmp_path / "b").write_bytes(b"PAR1\0\0\0\0PAR1")  # a footer of no bytes, in just enough
+    assert splices.footer(tmp_path / "b") == (b"", 4)
 
 
 def test_truncated_part_is_refused(tmp_path):

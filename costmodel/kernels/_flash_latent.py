@@ -118,12 +118,12 @@ def partition(
     is widened first.
     """
     found, eight = LIBRARIES[kernel], kv_dtype != dtype
-    tile = np.where((kernel == "trtllm") & (heads <= _NARROW), _NARROW, max(found.rows, _NARROW))
-    blocks = ceil_div(heads, tile if kernel == "triton" else np.maximum(tile, _TILE))
+    tile = np.where((kernel == "trtllm") & (heads <= _NARROW), _NARROW, found.rows)
+    blocks = ceil_div(heads, tile if kernel == "triton" else _TILE)
     rows = ceil_div(heads, tile) * tile / blocks
     jobs = batch * blocks
     if kernel == "triton":
-        parts = 2.0 ** np.floor(np.log2(np.clip(np.floor(keys / _PART_KEYS), 1.0, device.units)))
+        parts = 2.0 ** np.floor(np.log2(np.clip(keys / _PART_KEYS, 1.0, device.units)))
     else:
         parts = filling_splits(device.units, jobs, ceil_div(keys, found.cols))
     return Latents(
@@ -131,6 +131,6 @@ def partition(
         jobs=jobs,
         parts=parts,
         share=found.shares[eight],
-        dtype=kv_dtype if eight and kernel == "trtllm" else dtype,
+        dtype=kv_dtype if kernel == "trtllm" else dtype,
         prepared=found.converts if eight else found.prepares,
     )

@@ -82,7 +82,7 @@ def seconds(
     key = np.maximum(product, step)
     moved_rows = size * np.minimum(heads, plan.rows) * (width + outputs)
     once = (given["block_cycles"] + moved_rows / given["row_bytes_per_cycle"]) * cycle
-    block = ceil_div(ceil_div(keys, library.cols), plan.parts) * library.cols * key + once
+    block = ceil_div(keys, library.cols * plan.parts) * library.cols * key + once
     jobs = plan.jobs * plan.parts
     tiles = makespan(jobs, units, block, block, jobs, given["stagger_cycles"] * cycle)
     if library.even:

@@ -11,8 +11,8 @@ LOADS = ("random", "balanced", "power-law")
 
 #: Experts of a power law, from the least to the most loaded, by which its distribution is represented.
 _PLACES = (np.arange(128) + 0.5) / 128
-#: Ends of the range of loads: relative to the tokens where there are more choices than experts, else fixed.
-_MOST_OF_TOKENS, _FEW_RANGE = 0.8, (0.01, 2.0)
+#: Most over least load: relative to the tokens where there are more choices than experts, else 2 over 0.01.
+_MOST_OF_TOKENS, _OF_FEW = 0.8, 200.0
 
 
 def working_and_blocks(
@@ -46,10 +46,8 @@ def _of_power_law(held: Array, choices: Array, tokens: Array, rows: Array) -> tu
     tokens, or narrower where there are fewer choices than experts. Loads are rounded to whole numbers; what
     is then left of the choices goes to idle experts, one each, and beyond them to whole blocks.
     """
-    many = choices > held
-    low, high = np.where(many, 1.0, _FEW_RANGE[0]), np.where(many, _MOST_OF_TOKENS * tokens, _FEW_RANGE[1])
-    high = np.maximum(high, 2 * low)
-    drawn = low * (high / low) ** _PLACES.reshape(-1, *([1] * np.ndim(tokens)))
+    most = np.where(choices > held, _MOST_OF_TOKENS * tokens, _OF_FEW)
+    drawn = most ** _PLACES.reshape(-1, *([1] * np.ndim(tokens)))
     share = drawn / drawn.mean(axis=0)
     each = np.minimum(np.round(share * choices / held), tokens)
     left = np.maximum(choices / held - each.mean(axis=0), 0.0)

@@ -69,7 +69,7 @@ def times(algorithm: str, size: Array, devices: Array, bandwidth: float, given: 
     size : array
         Buffer of one device [bytes].
     devices : array
-        Number of devices, at least 2.
+        Number of devices.
     bandwidth : float
         One-way bandwidth of a device's links [B/s].
     given : mapping of str to float

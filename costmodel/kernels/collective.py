@@ -388,5 +388,5 @@ def _peer_times(
     device: Device, given: Mapping[str, float], algorithm: str, size: Array, devices: Array, node: Array
 ) -> Times:
     """Return the times of devices that read each other's memory; infinite across nodes [s]."""
-    found = _peer.times(algorithm, size, np.maximum(devices, 2), _within(device), given)
+    found = _peer.times(algorithm, size, devices, _within(device), given)
     return Times(*(np.where(devices > node, np.inf, term) for term in found))

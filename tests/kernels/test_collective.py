@@ -269,6 +269,8 @@ def test_unknown_collectives_algorithms_and_missing_links_are_refused():
     alone = next(d for d in map(hardware.load, hardware.available()) if not d.link_bandwidth)
     with pytest.raises(UnavailableError, match="no link"):
         collective.seconds(alone, {}, size=1e6, devices=2)
+    with pytest.raises(UnavailableError, match="no link"):
+        collective.check(alone)
 
 
 @pytest.mark.parametrize("name", collective.CONSTANTS)
@@ -308,3 +310,49 @@ def test_bus_bandwidth_of_eight_a100_is_near_what_nccl_reaches():
     passed = size / collective.seconds(A100, {}, size=size, devices=8, collective="send-receive").seconds
     assert 190e9 < passed < 245e9
     assert 190e9 < reduced < 245e9
+
+
+@pytest.mark.parametrize(
+    ("kind", "passes"), [("all-reduce", 1), ("all-gather", 0.5), ("reduce-scatter", 0.5)]
+)
+def test_a_ring_also_passes_its_own_buffer_through_memory(kind, passes):
+    """An all-gather or a reduce-scatter half of it, and none of it where the network is all there is."""
+    own = {**PLAIN, "local_share": 0.5}
+
+    def link(constants, node):
+        sizes = {"size": 1e9, "devices": 8, "node": node}
+        return collective.seconds(A100, constants, **sizes, collective=kind, algorithm="ring").terms["link"]
+
+    for node, count in ((8, passes), (4, passes), (1, 0)):
+        assert link(own, node) - link(PLAIN, node) == pytest.approx(count * 1e9 / (0.5 * A100.hbm_bandwidth))
+
+
+def test_a_switch_takes_long_to_fill_only_for_messages_of_32_mebibytes():
+    """Less in proportion of shorter ones; rings and trees have nothing to fill."""
+    filled = {**PLAIN, "switch_fill_s": 1.0}
+    size = np.array([2, 16, 32, 64]) * 2.0**20
+
+    def depth(constants, way):
+        return collective.seconds(H200, constants, size=size, devices=8, algorithm=way).terms["depth"]
+
+    assert depth(filled, "switch") - depth(PLAIN, "switch") == pytest.approx([1 / 16, 1 / 2, 1, 1])
+    for way in ("ring", "tree"):
+        assert depth(filled, way) == pytest.approx(depth(PLAIN, way))
+
+
+@pytest.mark.parametrize("kind", collective.ALGORITHMS)
+def test_a_node_counts_whether_or_not_it_is_full(kind):
+    """Devices fewer than a node's are alone; half a node more takes the network's steps of a whole one."""
+    for way in collective.ALGORITHMS[kind]:
+        device = H200 if way == "switch" else A100
+        few, alone = (seconds(kind, 1e6, 4, node, device, algorithm=way) for node in (8, 4))
+        assert few == pytest.approx(alone)
+        if kind != "all-to-all":
+            half, whole = (seconds(kind, 1e6, devices, 8, device, algorithm=way) for devices in (12, 16))
+            assert half == pytest.approx(whole)
+
+
+@pytest.mark.parametrize("kind", collective.ALGORITHMS)
+def test_a_single_device_takes_no_steps_and_sends_nothing(kind):
+    for way in collective.ALGORITHMS[kind]:
+        assert [float(part[0]) for part in collective.flat(kind, way, np.ones(1), np.ones(1))] == [0, 0]

@@ -11,7 +11,7 @@ from costmodel import hardware
 from costmodel.kernels import experts
 from costmodel.kernels._loads import LOADS, working_and_blocks
 
-H200 = hardware.load("nvidia/h200-sxm")
+H200, B200 = hardware.load("nvidia/h200-sxm"), hardware.load("nvidia/b200-sxm")
 #: Only the stated limits: no latencies, no starts, and nothing but the longest limit.
 BARE = {
     "peak_share": 1.0,
@@ -25,12 +25,16 @@ BARE = {
 }
 
 
-def seconds(constants=None, *, tokens, experts_=128, top_k=8, n=3072, k=4096, loads="balanced", **more):
+def seconds(constants=None, **sizes):
+    return estimate(constants, **sizes).seconds
+
+
+def estimate(constants=None, *, tokens, experts_=128, top_k=8, n=3072, k=4096, device=H200, **more):
     choices = tokens * top_k
     working = np.minimum(choices, experts_)
     sizes = {"batch": working, "m": choices / working, "n": n, "k": k, "held": experts_, "tokens": tokens}
-    given = {"inputs": tokens, "results": choices, **sizes, "loads": loads, **more}
-    return experts.seconds(H200, constants or {}, **given).seconds
+    given = {"inputs": tokens, "results": choices, **sizes, "loads": "balanced", **more}
+    return experts.seconds(device, constants or {}, **given)
 
 
 def drawn(loads, tokens, number, top_k, rng):
@@ -74,6 +78,20 @@ def test_working_experts_and_blocks_are_those_of_drawn_loads(loads, number, top_
     assert found == pytest.approx([working, blocks], **exact)
 
 
+@pytest.mark.parametrize(
+    ("tokens", "each", "rows"), [(64, 0.3, 1), (64, 0.9, 16), (64, 1.5, 16), (512, 4, 16), (16, 4, 4)]
+)
+def test_so_many_experts_that_chance_hardly_matters_work_as_drawn_by_a_power_law(tokens, each, rows):
+    number = 4096
+    draw = power_law(tokens, number, each * number / tokens, np.random.default_rng(7))
+    sizes = {"held": number, "choices": each * number, "tokens": tokens, "rows": rows}
+    # With other numbers of tokens in the same table.
+    arrays = {name: np.array([1.0, 8.0, 1.0]) * size for name, size in sizes.items()}
+    found = working_and_blocks("power-law", working=np.ones(3), **arrays)
+    expected = [(draw > 0).sum(), np.ceil(draw / rows).sum()]
+    assert [value[0] for value in found] == pytest.approx(expected, rel=0.03)
+
+
 @pytest.mark.parametrize("loads", LOADS)
 def test_no_block_is_overfull_and_no_more_experts_work_than_there_are_choices(loads):
     tokens, rows = np.meshgrid(2.0 ** np.arange(15), [16.0, 32.0, 64.0, 128.0])
@@ -106,6 +124,65 @@ def test_blocks_have_vllms_default_numbers_of_rows(tokens, rows):
     assert experts.block_rows(np.array([float(tokens)])) == rows
 
 
+#: Tokens, with the rows, columns and step of a block that vLLM's default configuration has for them.
+BLOCKS = [(32, 16, 64, 128), (64, 32, 64, 128), (65, 32, 128, 64), (600, 128, 128, 64)]
+
+
+@pytest.mark.parametrize(("tokens", "rows", "columns", "step"), BLOCKS)
+def test_blocks_are_computed_whole_and_each_fills_and_empties(tokens, rows, columns, step):
+    """By a loop over the blocks of every expert, of which the last ones stick out of its rows and columns."""
+    given = {**BARE, "peak_share": 0.5, "fill_cycles": 1e4}
+    n, k, flops, perimeters = 200, 1000, 0, 0
+    for load in drawn("balanced", tokens, 128, 8, None):
+        for _ in range(0, load, rows):
+            for _ in range(0, n, columns):
+                flops += 2 * rows * columns * k
+                perimeters += rows + columns
+    filling = perimeters / (128 + 128) * 1e4 / H200.clock_hz / H200.units
+    found = estimate(given, tokens=tokens, n=n, k=k).terms["matrix:bf16"]
+    assert found == pytest.approx(flops / (0.5 * H200.peak("bf16")) + filling)
+
+
+@pytest.mark.parametrize(("tokens", "rows", "columns", "step"), BLOCKS)
+def test_a_block_waits_for_every_step_through_k(tokens, rows, columns, step):
+    given = {**BARE, "fill_cycles": 1e4, "step_cycles": 500.0}
+    cycles = 1e4 * (rows + columns) / (128 + 128) + 500 * len(range(0, 38401, step))
+    assert estimate(given, tokens=tokens, k=38401).terms["depth"] == pytest.approx(cycles / H200.clock_hz)
+    # 128 bytes are 128 numbers of 8 bits.
+    eight = estimate({**BARE, "step_cycles": 500.0}, tokens=600, k=38401, dtype="fp8").terms["depth"]
+    assert eight == pytest.approx(500 * len(range(0, 38401, 128)) / H200.clock_hz)
+
+
+@pytest.mark.parametrize(("stored", "each"), [({}, 2), ({"weights": "int4", "group": 64}, 0.5 + 2 / 64)])
+def test_weights_and_inputs_come_from_memory_where_the_cache_is_too_small(stored, each):
+    """A group of 64 numbers of 4 bits has one scale of 16."""
+    for inputs in (65536, 8 * 65536):
+        moved = 128 * 3072 * 4096 * each + inputs * 4096 * 2
+        given = {"tokens": 65536, "inputs": inputs, **stored}
+        found = estimate({**BARE, "bandwidth_share": 0.5}, **given).terms["hbm"]
+        assert found == pytest.approx(moved / (0.5 * H200.hbm_bandwidth), rel=1e-4)
+
+
+def test_what_the_cache_still_holds_is_not_read_again():
+    """A megabyte of weights and inputs, unless other kernels move more than the cache holds in between."""
+    small = {"tokens": 64, "experts_": 8, "top_k": 2, "n": 256, "k": 256}
+    weights = 8 * 256 * 256 * 2 / H200.hbm_bandwidth
+    assert estimate(BARE, **small).terms["hbm"] < 1e-3 * weights
+    assert estimate(BARE, **small, passing=1e9).terms["hbm"] == pytest.approx(weights, rel=1e-3)
+    rounded = estimate(BARE, **small, dtype="fp8").terms["hbm"]
+    assert rounded < 1e-3 * weights
+
+
+def test_rounding_to_eight_bits_reads_two_bytes_and_writes_one_before_the_product():
+    """64 experts of one column: next to nothing but inputs, which are rounded, then read."""
+    inputs = 65536 * 4096
+    found = estimate(BARE, tokens=65536, experts_=64, top_k=1, n=1, dtype="fp8")
+    reading, rounding = inputs / H200.hbm_bandwidth, 3 * inputs / H200.hbm_bandwidth
+    assert found.terms["hbm"] == pytest.approx(rounding + reading, rel=1e-3)
+    product = max(found.terms["matrix:fp8"], reading)
+    assert found.seconds == pytest.approx(rounding + product, rel=1e-2)
+
+
 @pytest.mark.parametrize("loads", LOADS)
 def test_more_of_anything_never_takes_less_time(loads):
     """Among tokens that have blocks of one size."""
@@ -135,6 +212,12 @@ def test_sorting_comes_before_the_first_product_and_looking_up_before_it():
     )
     assert [first - plain, mapped - first] == pytest.approx([1e-5, 1e-4])
     assert seconds(given, tokens=1, mapped=True) == pytest.approx(plain)
+
+
+def test_an_architectures_own_constants_hold_unless_others_are_given():
+    own, bare = experts.OF_FAMILY["blackwell"], {name: BARE[name] for name in experts.OF_FAMILY["blackwell"]}
+    found, given, other = (seconds(more, tokens=64, device=B200) for more in ({}, own, bare))
+    assert found == given > other
 
 
 def test_every_constant_lies_in_its_range_on_every_architecture():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from costmodel import hardware
+from costmodel.kernels import _flash as flash
 from costmodel.kernels import _flash_latent as cut
 from costmodel.kernels import decode
 
@@ -15,13 +16,19 @@ H200 = hardware.load("nvidia/h200-sxm")
 B200 = hardware.load("nvidia/b200-sxm")
 #: Numbers that DeepSeek-V3 caches per token (512 + 64), and FLOPs of a head and a key.
 WIDTH, PER_SCORE = 512 + 64, 2 * (2 * 512 + 64)
+#: Nothing but arithmetic and bytes: no latencies, no starts, memory and L2 at their peaks.
+BARE = {
+    "bandwidth_share": 1.0, "l2_unit_bytes": 64.0, "ramp_cycles": 0.0, "stagger_cycles": 0.0,
+    "block_cycles": 0.0, "row_bytes_per_cycle": np.inf, "sequence_cycles": 0.0,
+    "merge_cycles": 0.0, "merge_work_cycles": 0.0, "merge_split_cycles": 0.0, "launch_cycles": 0.0,
+}  # fmt: skip
 
 
-def estimate(device, *, batch, heads, keys, kernel=None, kv_dtype=None):
+def estimate(device, constants=None, *, batch, heads, keys, kernel=None, kv_dtype=None, passing=0.0):
     heads, batch, keys = (np.asarray(size, dtype=float) for size in (heads, batch, keys))
     return decode.seconds(
         device,
-        {"tick_s": 0.0},
+        {**(constants or {}), "tick_s": 0.0},
         batch=batch,
         heads=heads,
         kv_heads=1,
@@ -30,6 +37,7 @@ def estimate(device, *, batch, heads, keys, kernel=None, kv_dtype=None):
         flops=batch * heads * keys * PER_SCORE,
         kernel=kernel,
         kv_dtype=kv_dtype,
+        passing=passing,
     )
 
 
@@ -67,6 +75,13 @@ def test_triton_splits_keys_into_parts_of_at_least_512():
         assert plan(A100, "triton", 1.0, float(keys)).parts == parts
 
 
+@pytest.mark.parametrize(("kernel", "step"), [("fa3", 64), ("trtllm", 128)])
+def test_other_libraries_split_keys_into_at_most_their_steps(kernel, step):
+    """So that parts fill the units, of which the plan's four sequences leave B200 37 each."""
+    for keys, parts in ((1, 1), (step, 1), (step + 1, 2), (2**20, 148 // 4)):
+        assert plan(B200, kernel, 1.0, float(keys)).parts == parts
+
+
 def test_flash_mla_gives_every_unit_as_many_keys_as_any_other():
     """So that a sequence more than there are units takes a unit's share longer, not a whole wave."""
     full, one_more = estimate(H200, batch=[132, 133], heads=128, keys=65536).seconds
@@ -99,10 +114,130 @@ def test_a_slow_device_takes_as_long_as_the_arithmetic_of_its_tiles():
 
 def test_a_cache_of_half_the_bytes_is_faster_only_where_bytes_limit():
     """Posted modules: on B200 0.20 and 0.09 ns a key, on H200, where steps limit, 0.39 and 0.36."""
-    for device, ratio in ((B200, 0.09 / 0.20), (H200, 0.36 / 0.39)):
-        wide = estimate(device, batch=128, heads=8, keys=65536).seconds
-        narrow = estimate(device, batch=128, heads=8, keys=65536, kv_dtype="fp8").seconds
-        assert narrow / wide == pytest.approx(ratio, abs=0.06)
+    for device, posted in ((B200, (0.20, 0.09)), (H200, (0.39, 0.36))):
+        sizes = {"batch": 128, "heads": 8, "keys": 65536}
+        found = [estimate(device, **sizes, kv_dtype=kv_dtype).seconds for kv_dtype in ("bf16", "fp8")]
+        assert np.array(found) / (128 * 65536 * 1e-9) == pytest.approx(posted, rel=0.2)
+        assert found[1] / found[0] == pytest.approx(posted[1] / posted[0], abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("device", "kv_dtype", "each"), [(A100, "bf16", 2), (B200, "bf16", 2), (B200, "fp8", 1)]
+)
+def test_latents_and_queries_are_read_once_and_outputs_written(device, kv_dtype, each):
+    """Too many for L2, and for their keys to be split."""
+    latents, rows = 4096 * 512 * WIDTH * each, 4096 * 128 * (WIDTH + 512) * 2
+    terms = estimate(device, BARE, batch=4096, heads=128, keys=512, kv_dtype=kv_dtype).terms
+    assert terms["hbm"] == pytest.approx((latents + rows) / device.hbm_bandwidth, rel=1e-3)
+    assert terms["l2"] == pytest.approx(0, abs=1e-3 * terms["hbm"])
+
+
+def test_partial_outputs_are_written_and_read_in_32_bits():
+    """Of 8 sequences and 128 heads in 64 parts."""
+    moved = 8 * 2**20 * WIDTH * 2 + 8 * 128 * (WIDTH + 512) * 2 + 64 * 8 * 128 * 512 * (4 + 4)
+    found = estimate(A100, BARE, batch=8, heads=128, keys=2**20).terms["hbm"]
+    assert found == pytest.approx(moved / A100.hbm_bandwidth, rel=1e-3)
+
+
+def test_latents_stay_in_l2_between_steps_unless_other_kernels_fill_it():
+    moved = 2 * 512 * WIDTH * 2 + 2 * 16 * (WIDTH + 512) * 2
+    sizes = {"batch": 2, "heads": 16, "keys": 512}
+    ramp = {**BARE, "ramp_cycles": 1e4}
+    kept = estimate(A100, BARE, **sizes)
+    gone, ramped = (estimate(A100, given, **sizes, passing=1e9) for given in (BARE, ramp))
+    assert kept.terms["l2"] == pytest.approx(moved / (64 * A100.units * A100.clock_hz))
+    assert kept.terms["hbm"] == pytest.approx(0, abs=1e-12)
+    assert estimate(A100, ramp, **sizes).seconds == pytest.approx(kept.seconds)
+    assert gone.terms["hbm"] == pytest.approx(moved / A100.hbm_bandwidth)
+    assert gone.terms["l2"] == pytest.approx(0, abs=1e-12)
+    longer = [ramped.terms["hbm"] - gone.terms["hbm"], ramped.seconds - gone.seconds]
+    assert longer == pytest.approx([1e4 / A100.clock_hz] * 2)
+
+
+@pytest.mark.parametrize(
+    ("device", "kv_dtype", "kernels"),
+    [
+        (A100, "bf16", 3),
+        (A100, "fp8", 3),
+        (H200, "bf16", 0),
+        (H200, "fp8", 2),
+        (B200, "bf16", 1),
+        (B200, "fp8", 2),
+    ],
+)
+def test_kernels_before_attention_read_and_write_the_queries(device, kv_dtype, kernels):
+    """Besides, Triton's is the only library without a kernel that plans, and fa3's looks up all lengths."""
+    given = {**BARE, "launch_cycles": 1e4, "sequence_cycles": 100.0}
+    found = estimate(device, given, batch=4096, heads=128, keys=512, kv_dtype=kv_dtype)
+    queries = 4096 * 128 * WIDTH * 2
+    started = kernels + (device is not A100)
+    starts = 1e4 + flash.START_CYCLES * started + 100 * 4096 * (device is H200)
+    expected = starts / device.clock_hz + kernels * 2 * queries / device.hbm_bandwidth
+    assert found.terms["launch"] == pytest.approx(expected, rel=1e-3)
+    without = estimate(device, BARE, batch=4096, heads=128, keys=512, kv_dtype=kv_dtype)
+    rest = [one.seconds - one.terms["launch"] for one in (found, without)]
+    assert rest[0] == pytest.approx(rest[1])
+    assert rest[0] >= found.terms["hbm"]
+
+
+def test_only_parts_are_merged():
+    given = {**BARE, "merge_cycles": 1e5, "merge_work_cycles": 1e4, "merge_split_cycles": 1e3}
+    for keys, cycles in ((512, 0.0), (1024, 1e5 + 1e4 + 2 * 1e3), (4096, 1e5 + 1e4 + 8 * 1e3)):
+        merged, not_ = (estimate(A100, c, batch=1, heads=16, keys=keys) for c in (given, BARE))
+        assert merged.terms["launch"] - not_.terms["launch"] == pytest.approx(cycles / A100.clock_hz)
+        assert merged.seconds - not_.seconds == pytest.approx(cycles / A100.clock_hz)
+
+
+@pytest.mark.parametrize(("heads", "blocks", "loaded"), [(3, 1, 3), (32, 2, 16)])
+def test_a_block_takes_whole_steps_of_keys_and_its_rows_of_queries_and_outputs(heads, blocks, loaded):
+    """Triton: 500 keys are 16 steps of 32, and 3 heads as much work as 16; 3 are loaded and stored."""
+    given = {**BARE, "block_cycles": 1e4, "row_bytes_per_cycle": 0.5, "stagger_cycles": 1e3}
+    found = estimate(A100, given, batch=1, heads=heads, keys=500).terms
+    peak = A100.peak("bf16") * cut.LIBRARIES["triton"].shares[0]
+    once = (1e4 + loaded * (WIDTH + 512) * 2 / 0.5 + blocks * 1e3) / A100.clock_hz
+    assert found["matrix:bf16"] == pytest.approx(blocks * 500 * 16 * PER_SCORE / peak)
+    block = 16 * 32 * 16 * PER_SCORE / peak * A100.units + once
+    assert found["matrix:bf16"] + found["depth"] == pytest.approx(block)
+
+
+def in_blocks(device, **sizes):
+    """Return the time of the thread blocks without memory's."""
+    terms = estimate(device, BARE, **sizes).terms
+    return terms[next(name for name in terms if name.startswith("matrix"))] + terms["depth"]
+
+
+@pytest.mark.parametrize(("kv_dtype", "each"), [("bf16", 2), ("fp8", 1)])
+def test_few_heads_wait_for_the_keys_that_a_unit_loads(kv_dtype, each):
+    cycles = 128 * each * WIDTH / cut.LIBRARIES["trtllm"].load
+    found = in_blocks(B200, batch=1, heads=1, keys=128, kv_dtype=kv_dtype)
+    assert found == pytest.approx(cycles / B200.clock_hz)
+
+
+@pytest.mark.parametrize(("device", "most"), [(A100, 512), (B200, 128)])
+def test_a_sequence_more_than_units_takes_another_wave_in_libraries_that_do_not_share_keys_evenly(
+    device, most
+):
+    full, more, two = in_blocks(device, batch=device.units * np.array([1, 1.01, 2]), heads=16, keys=most)
+    assert [more / full, two / full] == pytest.approx([2, 2])
+
+
+def test_steps_of_keys_are_not_split():
+    """With 148 units, 149 steps of 128 keys take as long as 296."""
+    one, more, two = in_blocks(B200, batch=1, heads=128, keys=128 * np.array([148, 149, 296]))
+    assert [more / one, two / one] == pytest.approx([2, 2])
+
+
+def test_a_unit_with_the_keys_of_two_sequences_begins_parts_of_three():
+    """FlashMLA, with twice as many sequences as units: the first and the last one's are in part another's."""
+    given = {**BARE, "block_cycles": 1e6}
+    short, long = (estimate(H200, c, batch=[132, 264], heads=64, keys=8192) for c in (BARE, given))
+    assert long.terms["depth"] - short.terms["depth"] == pytest.approx(np.array([1, 3]) * 1e6 / H200.clock_hz)
+
+
+def test_only_trtllm_multiplies_in_the_format_of_the_cache():
+    formats = [plan(d, kernel, 64.0, kv_dtype="fp8").dtype for d, kernel in ((H200, "fa3"), (B200, "trtllm"))]
+    assert [*formats, plan(A100, "triton", 64.0, kv_dtype="fp8").dtype] == ["bf16", "fp8", "bf16"]
+    assert plan(B200, "trtllm", 64.0).dtype == "bf16"
 
 
 def test_latents_are_read_no_faster_than_memory_gives_them():

@@ -34,6 +34,17 @@ def test_each_further_round_of_loads_takes_another_latency(rounds):
     assert _peer.IN_FLIGHT == 294_912
     size = rounds * 294_912
     assert seconds(size, 2, "one-shot", LOADS) == pytest.approx((3 + rounds - 1) * 1e-6)
+    # Half the buffer in a two-shot, twice; all loads of the second time come after the four.
+    assert seconds(2 * size, 2, "two-shot", LOADS) == pytest.approx((4 + rounds - 1 + rounds) * 1e-6)
+
+
+def test_terms_are_dependent_loads_bytes_and_the_start():
+    both = {"peer_s": 1e-6, "peer_start_s": 1e-5, "peer_share": 0.5}
+    terms = collective.seconds(H200, both, size=1e9, devices=2, algorithm="one-shot").terms
+    moving = 1e9 / (0.5 * H200.link_bandwidth)
+    assert terms == {
+        "depth": pytest.approx(3e-6), "link": pytest.approx(moving), "launch": pytest.approx(1e-5)
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("devices", [2, 4, 8])

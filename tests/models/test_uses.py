@@ -434,13 +434,26 @@ def test_the_time_of_a_generation_is_the_sum_of_its_steps(name):
     found = generation(model, A100, prompt=prompt, new=new, batch=2)
     decode = model.decode()
     start = 1 if model.family.encodes else prompt
-    steps = [
-        predict(decode, A100, **sizes_of(decode, seq=prompt, seq_kv=start + i)).seconds for i in range(1, new)
-    ]
-    assert found.decode_s == pytest.approx(sum(steps), rel=1e-9)
-    assert found.seconds == pytest.approx(found.first_s + sum(steps), rel=1e-9)
+    first = {"seq": 1, "seq_kv": prompt} if model.family.encodes else {"seq": prompt}
+    passes = [predict(model.prefill(), A100, batch=2, **first)]
+    passes += [predict(decode, A100, **sizes_of(decode, seq=prompt, seq_kv=start + i)) for i in range(1, new)]
+    each = [float(one.seconds) for one in passes]
+    assert found.first_s == pytest.approx(each[0])
+    assert found.decode_s == pytest.approx(sum(each[1:]), rel=1e-9)
+    assert found.token_s == pytest.approx(np.mean(each[1:]))
+    assert found.seconds == pytest.approx(sum(each), rel=1e-9)
     assert found.tokens_per_s == pytest.approx(2 * new / found.seconds)
-    assert found.lower_s <= found.seconds
+    assert found.lower_s == pytest.approx(sum(float(one.lower_s) for one in passes))
+
+
+def test_a_second_new_token_takes_one_step_more_and_one_sequence_is_the_default():
+    model, sizes = load("gpt2"), {"prompt": 10, "new": 2}
+    found, eager = (generation(model, A100, **sizes, **more) for more in ({}, {"attention": "eager"}))
+    assert found.decode_s == found.token_s == float(predict(model.decode(), A100, batch=1, seq_kv=11).seconds)
+    for attention, one in (("tiled", found), ("eager", eager)):
+        whole = model.prefill(attention=attention)
+        assert one.first_s == float(predict(whole, A100, batch=1, seq=10).seconds)
+    assert found.first_s != eager.first_s
 
 
 def test_a_single_new_token_takes_only_the_prefill():
