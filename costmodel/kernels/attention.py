@@ -184,14 +184,9 @@ def seconds(
     )
 
     # Time of one step, alone on the unit, and with the thread blocks that share it.
-    scores = cut.rows * cut.cols
-    flops = 2 * scores * widths
-    # Time of a score in shared memory, which feeds the products of a backward step.
+    flops = 2 * cut.rows * cut.cols * widths
     shared = backward.shared_cycles(device, kernel, size, value_size, width, causal) if back else 0.0
-    peak = device.product_peak(dtype) * flash.peak_share(device, kernel) * given["matrix_efficiency"]
-    product = norm(_FEED, flops * units / peak, scores * shared * cycle)
-    exponentials = scores * units / flash.exponential_rate(device, kernel, direction)
-    special = again * given["softmax_cost"] * exponentials
+    product, special = _step(device, given, cut, kernel, direction, dtype, flops, shared, again)
     busy = norm(flash.softmax_order(kernel), product, special)
     sharing = np.clip(np.ceil(jobs * splits / units), 1.0, cut.slots)
     least = given["step_cycles"] * flash.step_share(kernel, cut) * cycle
@@ -243,6 +238,29 @@ def _retiled(cut: flash.Tiling, tile: tuple[int, int] | None) -> flash.Tiling:
     if tile is None:
         return cut
     return replace(cut, rows=np.asarray(float(tile[0])), cols=np.asarray(float(tile[1])))
+
+
+def _step(
+    device: Device,
+    given: Mapping[str, float],
+    cut: flash.Tiling,
+    kernel: str,
+    direction: str,
+    dtype: str,
+    flops: Array,
+    shared: Array | float,
+    again: float,
+) -> tuple[Array, Array]:
+    """Return the time of a step's products and of its softmax, alone on a unit [s].
+
+    `shared` is the time of a score in shared memory, which feeds the products of a backward step [cycles];
+    `again` is how often the softmax's operations are done.
+    """
+    scores, units = cut.rows * cut.cols, device.units
+    peak = device.product_peak(dtype) * flash.peak_share(device, kernel) * given["matrix_efficiency"]
+    product = norm(_FEED, flops * units / peak, scores * shared * (1 / device.clock_hz))
+    exponentials = scores * units / flash.exponential_rate(device, kernel, direction)
+    return product, again * given["softmax_cost"] * exponentials
 
 
 def _slower(device: Device, joules: Array, core: Array) -> Array:
