@@ -1,4 +1,4 @@
-"""How fast predictions are, warm, as ratios to plain NumPy and pandas in the same run."""
+"""The speed of repeated predictions, relative to plain NumPy and pandas in the same run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def lengths() -> bool:
 
 
 def table() -> bool:
-    """A sweep of a million rows against a frame of the same columns from arrays at hand."""
+    """A sweep of a million rows against making a frame of its columns."""
     grids = {"seq": np.arange(1, 1001) * 64, "batch": np.arange(1, 101), "heads": np.arange(1, 11)}
     sizes = {**grids, "head_dim": 64}
 
@@ -48,7 +48,7 @@ def table() -> bool:
 
     frame = sweep()
     assert len(frame) == 10 * ROWS
-    # What pandas itself needs: each column is copied into the frame.
+    # What pandas itself needs: copying each column into the frame.
     columns = {
         name: np.asarray(frame[name].array.codes if frame[name].dtype == "category" else frame[name])
         for name in frame

@@ -1,4 +1,4 @@
-"""How long starting takes, as ratios to the libraries that cannot be done without."""
+"""The time of starting, relative to that of importing the libraries it needs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ QUESTION = "predict tiled-attention -m nvidia/h200-sxm -D batch=4 heads=32 seq=8
 
 
 def process(*words: str) -> Callable[[], object]:
-    """Return a call that runs Python with these arguments, and waits for it."""
+    """Return a call that runs Python with these arguments."""
     return lambda: subprocess.run([sys.executable, *words], stdout=subprocess.DEVNULL, check=True)
 
 
 def children() -> float:
-    """Return the processor time of the processes that have ended [s]: others' work does not count."""
+    """Return the CPU time of the child processes that have ended [s]."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 def main() -> bool:
-    """Compare a bare import, ours, and whole commands."""
+    """Compare imports of the libraries, ours, and whole commands."""
     times = medians(
         {
             "import sympy, numpy": process("-c", "import sympy, numpy"),

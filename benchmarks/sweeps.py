@@ -1,7 +1,7 @@
-"""How fast design spaces are worked through, as ratios to the plain NumPy expression in the same run.
+"""The speed of sweeps and scores, relative to the plain NumPy expression in the same run.
 
-Times are the processor's, of one thread. Beside the ratios stands the rate of two threads by the clock on
-the wall, which whatever else runs on the machine takes its share of: it is for reading, not for judging.
+Ratios are of the CPU time of one thread. The rate of two threads in wall-clock time is printed as well, but
+not judged, because other work on the machine affects it.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ def products(rung: str | None) -> Grid:
 
 
 def by_the_clock(space: Grid, engine: str) -> float:
-    """Return the predictions a second of two workers, their start included."""
+    """Return the predictions per second of two workers, including their start."""
     began = time.perf_counter()
     best(space, "seconds", engine=Engine(engine, workers=2))
     return space.points / (time.perf_counter() - began)
 
 
 def plain() -> object:
-    """Write tiled attention's roofline out by hand, over the same million points, and take the least."""
+    """Return the least of tiled attention's roofline, written by hand, over the same million points."""
     s = {name: values.astype(np.float64) for name, values in product(SIZES).items()}
     seq, width = s["seq"], s["batch"] * s["heads"] * s["head_dim"]
     seconds = np.maximum(4 * width * seq * seq / 9.89e14, 8 * width * seq / 4.8e12)
@@ -56,7 +56,7 @@ def plain() -> object:
 
 
 def spaces() -> bool:
-    """Searches and files of a million points."""
+    """Search a million points, and write them to a file."""
     bound, fitted, gemm = grid("bound"), grid("calibrated"), products("calibrated")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sweep.parquet"

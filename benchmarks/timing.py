@@ -1,4 +1,4 @@
-"""Ratios of times taken in one run: contenders take turns, medians are compared."""
+"""Ratios of times measured in one run, in turns; medians are compared."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def medians(
     Parameters
     ----------
     contenders : mapping of str to callable
-        What is timed, in turns: a machine that slows down slows all of them down.
+        The calls to time, in turns, so that a change of the machine's speed affects all of them.
     rounds : int
-        Turns; one more goes before them, untimed.
+        Number of turns, after one that is not timed.
     calls : int
         Calls in a turn.
     clock : callable
-        Returns seconds; default the processor's, which other work on the machine disturbs least.
+        Returns seconds; default: CPU time, which other work on the machine affects least.
     """
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(rounds + 1):

@@ -15,7 +15,6 @@ from costmodel.symbols import LATEX_NAMES
 ZERO = sp.Integer(0)
 ONE = sp.Integer(1)
 ENGINES = ("matrix", "vector", "special")
-LEVELS = ("hbm", "l2", "link")
 
 
 def latex(expression: sp.Expr) -> str:

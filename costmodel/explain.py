@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import sympy as sp
 
@@ -96,7 +95,6 @@ def elasticities(prediction: Prediction) -> dict[str, float]:
     """
     roof = _single(prediction)
     values = {symbol(name): sp.Integer(int(value)) for name, value in roof.shapes.items()}
-    links = {"link": roof.device.link_bandwidth, "sums": roof.device.sum_bandwidth}
     total: sp.Expr = sp.Integer(0)
     shares: dict[str, float] = {}
     before: tuple[sp.Expr, str, float] = (total, "", 0.0)
@@ -104,7 +102,7 @@ def elasticities(prediction: Prediction) -> dict[str, float]:
         label = max(terms, key=lambda name: float(terms[name]))
         counts = {name: part.phase.flops[key] / rate for name, key, rate in part.rates}
         counts["hbm"] = part.phase.hbm / roof.device.hbm_bandwidth
-        counts["link"] = part.phase.link / (links[part.phase.sent_by] or np.inf)
+        counts["link"] = part.phase.link / part.send_rate
         alone = (part.phase.repeats * counts[label], label, float(repeats * seconds))
         # A kernel that overlaps the one before it adds only the time by which it is longer.
         for sign, (count, name, time) in _counted(alone, before if part.phase.overlaps else None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -68,6 +69,13 @@ class PhasePlan:
     def sends(self) -> bool:
         """Whether it sends anything to other devices."""
         return bool(self.phase.link != 0)
+
+    @cached_property
+    def send_rate(self) -> float:
+        """Bandwidth for what it sends [B/s]; infinite without a link in the spec, which `missing` names."""
+        device = self.device
+        rate = device.sum_bandwidth if self.phase.sent_by == "sums" else device.link_bandwidth
+        return rate or math.inf
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -131,15 +130,13 @@ class Prediction:
     def _bound_parts(self) -> list[tuple[Number, Number, dict[str, Number]]]:
         values = iter(self.plan.bound_function(*(self.shapes[name] for name in self.plan.arguments)))
         bandwidth = self.device.hbm_bandwidth
-        links = {"link": self.device.link_bandwidth, "sums": self.device.sum_bandwidth}
         parts = []
         for part in self.plan.phases:
             repeats = next(values)
             terms = {label: next(values) / rate for label, _, rate in part.rates}
             terms["hbm"] = next(values) / bandwidth
             if part.sends:
-                # Without a link in the spec the term is zero, and `missing` says so.
-                terms["link"] = next(values) / (links[part.phase.sent_by] or math.inf)
+                terms["link"] = next(values) / part.send_rate
             seconds: Number = 0.0
             for term in terms.values():
                 seconds = _larger(seconds, term)

@@ -48,8 +48,6 @@ CHANGED_AT = 8192
 MODELS = {"base": {"width": 512, "heads": 8, "d_ff": 2048}, "big": {"width": 1024, "heads": 16, "d_ff": 4096}}
 NUM_LAYERS = 6
 WORKS = {"inference (forward)": "fwd", "training (forward and backward)": "fwd+bwd"}
-#: The columns that identify the case a row belongs to.
-CASE = ("where", "model", "work")
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ class Case:
 
     @property
     def keys(self) -> dict[str, str]:
-        """The values of the columns `CASE`."""
+        """The columns that tell cases apart, with their values."""
         size = MODELS[self.model]
         model = f"{self.model} (d = {size['width']}, {size['heads']} heads, d_ff = {size['d_ff']})"
         return {"where": f"{_short(self.device)} · {self.dtype}", "model": model, "work": self.work}

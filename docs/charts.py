@@ -1,4 +1,4 @@
-"""The pictures of the tour: a few lines each, drawn when the site is built."""
+"""The charts of the tour, drawn when the site is built."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ H200 = "nvidia/h200-sxm"
 
 
 def _lines(frame: pd.DataFrame, y: str, title: str, labels: str, x: str = "seq") -> alt.LayerChart:
-    """Return lines by ``label``, both axes logarithmic, as the reports have them."""
+    """Return a line per ``label`` on logarithmic axes, in the style of the reports."""
     base = alt.Chart(frame).encode(style.length_axis(x), style.log_y(y, title, labels))
     names = list(dict.fromkeys(frame["label"]))
     lines = base.mark_line(strokeWidth=2.5).encode(*style.series_line("label", names))
@@ -26,7 +26,7 @@ def _lines(frame: pd.DataFrame, y: str, title: str, labels: str, x: str = "seq")
 
 
 def _sweep(layers: Mapping[str, Any], device: Any = H200, **sizes: Any) -> pd.DataFrame:
-    """Return the rows of layers, each with the sizes that it takes and its name in the picture."""
+    """Return a sweep of named layers, each with those of the sizes that it takes."""
     parts = []
     for name, layer in layers.items():
         taken = {size: value for size, value in sizes.items() if size in layer.sizes()}
@@ -38,7 +38,7 @@ def _sweep(layers: Mapping[str, Any], device: Any = H200, **sizes: Any) -> pd.Da
 
 
 def hardware() -> Any:
-    """Return recurrence and attention on a device, and on one of ten times its units, bandwidth and power."""
+    """Return an LSTM and attention on a device, and with ten times its units, bandwidth and power."""
     faster = cm.hardware.load(H200).replace(hbm="48 TB/s", units=1320, power="7 kW")
     layers = {"LSTM": cm.LSTM(dtype="bf16"), "tiled attention": cm.TiledAttention(dtype="bf16")}
     sizes = {"batch": 4, "heads": 16, "head_dim": 64, "hidden": 1024, "seq": LENGTHS}
@@ -78,7 +78,7 @@ def work() -> Any:
 
 
 def memory() -> Any:
-    """Return what training one layer of attention occupies."""
+    """Return the memory that training one layer of attention takes."""
     layers = {
         "stored scores": cm.DenseAttention(direction="fwd+bwd"),
         "tiled": cm.TiledAttention(direction="fwd+bwd"),
@@ -88,7 +88,7 @@ def memory() -> Any:
 
 
 def intensity() -> Any:
-    """Return FLOP for each byte of main memory, and where an A100's ridge is."""
+    """Return the arithmetic intensity of attention, and the ridge of an A100."""
     device = cm.hardware.load("nvidia/a100-sxm-80gb")
     layers = {"stored scores": cm.DenseAttention(), "tiled": cm.TiledAttention()}
     frame = _sweep(layers, device, batch=1, heads=16, head_dim=64, seq=LENGTHS)
@@ -100,7 +100,7 @@ def intensity() -> Any:
 
 
 def cache() -> Any:
-    """Return the keys and values of one sequence, as published models keep them."""
+    """Return the size of one sequence's KV cache in published models."""
     rows = [
         {"label": name, "seq": n, "bytes": _cached(name, n)}
         for name in ("llama-2-7b", "llama-2-70b", "mistral-7b")
@@ -118,7 +118,7 @@ def _cached(name: str, tokens: int) -> float:
 
 
 def devices() -> Any:
-    """Return what one of several devices holds of a layer's attention over 262,144 tokens."""
+    """Return the memory of one of several devices that share attention over 262,144 tokens."""
     layers = {
         "DistFlashAttn": cm.DistFlashAttention(direction="fwd+bwd"),
         "Ring Self-Attention": cm.RingSelfAttention(direction="fwd+bwd"),
@@ -129,7 +129,7 @@ def devices() -> Any:
 
 
 def pairs() -> Any:
-    """Return the FLOPs of attention to all, and to fewer, positions."""
+    """Return the FLOPs of full and of sparse attention."""
     layers = {
         "all pairs": cm.DenseAttention(),
         "combiner": cm.Combiner(),
@@ -154,5 +154,5 @@ def linear() -> Any:
 
 
 _ALL = (hardware, batch, race, work, memory, intensity, cache, devices, pairs, linear)
-#: What a page asks for as ``![…](chart:name)``.
+#: Charts by the name that pages use: ``![…](chart:name)``.
 CHARTS = {chart.__name__: chart for chart in _ALL}

@@ -1,7 +1,7 @@
-"""The examples of the documents: found, run, and (``python docs/examples.py``) their output written.
+"""Run the examples of the documentation; ``python docs/examples.py`` rewrites their output.
 
-A page's blocks of Python share one namespace, its commands one folder, in order. What a block prints stands
-in the block of text after it; a block of commands without one is not run here.
+The Python blocks of a page share one namespace, and its commands one folder. The output of a block is in the
+text block after it; a block without one is not run.
 """
 
 from __future__ import annotations

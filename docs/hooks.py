@@ -1,4 +1,4 @@
-"""What the site's builder calls: charts are drawn, layers and sizes are listed, where a page names them."""
+"""Hooks of MkDocs: draw the charts and list the layers and sizes that pages ask for."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CHART = re.compile(r"!\[([^\]]*)\]\(chart:(\w+)\)")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put a picture for ``![what it shows](chart:name)``, and lists for ``(layers)`` and ``(sizes)``."""
+    """Replace ``![what it shows](chart:name)`` by a picture, ``(layers)`` and ``(sizes)`` by lists."""
     for name, made in (("layers", layers), ("sizes", sizes)):
         if f"\n({name})\n" in markdown:
             markdown = markdown.replace(f"\n({name})\n", f"\n{made()}\n")
@@ -35,7 +35,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def layers() -> str:
-    """Return what asks for the documentation of every layer, by family."""
+    """Return the Markdown that documents every layer, by family."""
     families: dict[str, list[str]] = {}
     for layer in classes().values():
         families.setdefault(layer.family, []).append(_layer(layer))
@@ -43,7 +43,7 @@ def layers() -> str:
 
 
 def _layer(layer: type[Layer]) -> str:
-    """Return what asks for a layer's description, and its sizes, options, source and what is left out."""
+    """Return the Markdown of a layer: its docstring, sizes, options, source and what is not counted."""
     found = layer()
     needed = [f"`{size}`" for size in found.required]
     given = [f"`{size}={value}`" for size, value in layer.defaults.items()]
@@ -64,18 +64,18 @@ def _layer(layer: type[Layer]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return text whose signs Markdown leaves alone."""
+    """Return a text with the characters escaped that mean something in Markdown."""
     return re.sub(r"([*_<])", r"\\\1", text)
 
 
 def sizes() -> str:
-    """Return a table of every size that layers are described in."""
+    """Return a table of all sizes."""
     rows = [f"| `{size.name}` | {_plain(size.meaning)} |" for size in GLOSSARY.values()]
     return "\n".join(["| size | what it is |", "|---|---|", *rows])
 
 
 def on_files(files: Files, config: Any) -> None:
-    """Draw every chart into the site's files, so that a link to one that is not there is found."""
+    """Add every chart to the site's files, so that links to missing ones are reported."""
     from mkdocs.structure.files import File  # noqa: PLC0415 - the tests of this file have no builder
 
     for name, chart in CHARTS.items():

@@ -96,7 +96,11 @@ def compose(
         Section("roofline", "The roofline", figures=charts["roofline"]),
         Section("binding", "What limits each layer", figures=charts["binding"]),
         Section("changes", "What would make each layer faster", figures=charts["changes"]),
-        Section("memory", _memory(frames), figures=charts["memory"]),
+        Section(
+            "memory",
+            "Memory" if frames.longest.empty else "Memory, and the longest sequence that fits",
+            figures=charts["memory"],
+        ),
         Section("numbers", "The numbers", tables=_tables(frames)),
         Section("means", "What the numbers mean", notes=_notes(frames)),
         sources(frames.facts, *_unknown(frames)),
@@ -113,11 +117,6 @@ def compose(
         lead=lead(picks),
         caveat=" ".join([*(text for _, text in rungs(frames.rows)), _constants(frames.rows, picks)]).strip(),
     )
-
-
-def _memory(frames: Frames) -> str:
-    """Return the heading of the section on memory."""
-    return "Memory" if frames.longest.empty else "Memory, and the longest sequence that fits"
 
 
 def _charts(frames: Frames) -> dict[str, tuple[Figure, ...]]:

@@ -126,7 +126,11 @@ def _sections(explorer: Explorer) -> tuple[Section, ...]:
             text=("These commands print the numbers above.",),
             code="commands",
         ),
-        Section("means", "What the numbers mean", notes=_notes(explorer.facts)),
+        Section(
+            "means",
+            "What the numbers mean",
+            notes=(LOWER_BOUND, ("Waiting", charts.WAITING), *layers(explorer.facts)),
+        ),
         sources(explorer.facts),
     )
 
@@ -170,10 +174,6 @@ def _tables() -> tuple[Table, ...]:
         ),
         Table("curve", "Over the chosen size", pd.DataFrame(), curve),
     )
-
-
-def _notes(facts: Facts) -> tuple[tuple[str, str], ...]:
-    return (LOWER_BOUND, ("Waiting", charts.WAITING), *layers(facts))
 
 
 # -- what the page's script needs ------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pandas as pd
 
 from costmodel.reports import style, words
 from costmodel.reports.binding import COLOURS, limits
-from costmodel.reports.parts import shares, the
+from costmodel.reports.parts import shared, shares, the
 
 NAME = "limits"
 ABOUT = (
@@ -29,12 +29,8 @@ def rows(kernels: pd.DataFrame) -> pd.DataFrame:
     row = kernels["use"] + (" · " + kernels["where"] if several else "")
     order = {use: i for i, use in enumerate(dict.fromkeys(kernels["use"]))}
     named = kernels.assign(limit=limits(kernels["bound"]), row=row, of=kernels["use"])
-    summed = named.groupby(["row", "of", "limit"], as_index=False, sort=False, observed=True)[
-        ["seconds"]
-    ].sum()
-    whole = summed.groupby("row", sort=False)["seconds"].transform("sum")
-    shared = summed.assign(share=summed["seconds"] / whole)
-    return shared.sort_values("of", key=lambda uses: uses.map(order), kind="stable", ignore_index=True)
+    found = shared(named, ["row", "of"], ["limit"])
+    return found.sort_values("of", key=lambda uses: uses.map(order), kind="stable", ignore_index=True)
 
 
 def chart(frame: pd.DataFrame) -> Any:

@@ -26,13 +26,14 @@ def rows(kernels: pd.DataFrame) -> pd.DataFrame:
     kernels : DataFrame
         where, use, part, bound, seconds.
     """
-    keys = ["where", "use"]
-    named = kernels.assign(limit=limits(kernels["bound"]))
-    summed = named.groupby([*keys, "part", "limit"], as_index=False, sort=False, observed=True)[
-        ["seconds"]
-    ].sum()
-    whole = summed.groupby(keys, sort=False)["seconds"].transform("sum")
-    return summed.assign(share=summed["seconds"] / whole)
+    return shared(kernels.assign(limit=limits(kernels["bound"])), ["where", "use"], ["part", "limit"])
+
+
+def shared(frame: pd.DataFrame, whole: list[str], among: list[str]) -> pd.DataFrame:
+    """Return the seconds of each group, with their ``share`` of those with the same columns `whole`."""
+    summed = frame.groupby([*whole, *among], as_index=False, sort=False, observed=True)[["seconds"]].sum()
+    total = summed.groupby(whole, sort=False)["seconds"].transform("sum")
+    return summed.assign(share=summed["seconds"] / total)
 
 
 def chart(frame: pd.DataFrame) -> Any:

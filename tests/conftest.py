@@ -6,17 +6,16 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Triton asks once in a process, when it is first imported, whether kernels are interpreted: so it is said
-# before anything imports it, as torch may, and where there is no GPU to run them.
+# Without a GPU, Triton's kernels are interpreted. Triton reads this when it is imported, which torch may do.
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-# These machines are noisy: how long an example takes says nothing.
+# Machines are noisy, so the time of an example is not limited.
 settings.register_profile("costmodel", deadline=None)
 settings.load_profile("costmodel")
 
 
-#: Longer names of parameters read worse than a number.
+#: Longest name of a parameter; longer ones are replaced by a number.
 LONGEST_ID = 80
 
 

@@ -65,13 +65,11 @@ def scored_rows(rows: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
     return named.assign(**answers)
 
 
-def by_cell(rows: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
-    """Return the accuracy of each device × op × dtype × framework; see `costmodel.score.summary`."""
-    return table_of(scored_rows(rows, rung=rung))
-
-
 def table_of(scored: pd.DataFrame) -> pd.DataFrame:
-    """Return the accuracy of each cell of `scored_rows`, and the coverage of its intervals."""
+    """Return the accuracy of each device × op × dtype × framework, and the coverage of its intervals.
+
+    See `costmodel.score.summary`; `scored` is from `scored_rows`.
+    """
     table = summary(scored).set_index(CELL)
     grouped = scored.groupby(CELL, observed=True)
     table["rung"] = grouped["rung"].agg(lambda column: "/".join(sorted(set(column))))

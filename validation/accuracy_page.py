@@ -52,7 +52,7 @@ def markdown(
     Parameters
     ----------
     own, carried : DataFrame
-        `by_cell` at the best rung, `with_other_half`; and at rung ``kernel``.
+        `table_of` at the best rung, `with_other_half`; and at rung ``kernel``.
     regimes : DataFrame
         See `intervals.by_regime`.
     whole : DataFrame

@@ -6,22 +6,19 @@ There are few shapes, so the ops of one device, dtype, library and direction are
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from costmodel import hardware
 from costmodel.calibration import Wanted
-from costmodel.errors import TableError
+from costmodel.hardware import Device
 from costmodel.measured import framework
 from costmodel.validation import fit_recurrence, published
 from costmodel.validation.calibrate import Result
 from costmodel.validation.cells import digest
-from costmodel.validation.heldout import held_out, parted
-from costmodel.validation.pooled import Fit, Operation, fit_of, sections_of
-from costmodel.validation.sections import file_of
+from costmodel.validation.pooled import Operation, fit_together
 
 
 def is_published(path: Path) -> bool:
@@ -46,33 +43,11 @@ def calibrate_published(reference: Path, *, date: str | None = None) -> list[Res
     """
     rows = published.chains(reference).assign(table=published.FILE, licence="Apache-2.0")
     hashes = {published.FILE: digest(reference / published.FILE)}
-    found: dict[str, list[Fit]] = {}
-    refused: dict[str, list[str]] = {}
-    for key, cell in rows.groupby(["device", "dtype", "framework", "direction"], sort=True):
-        name, *words = (str(word) for word in key)
-        found.setdefault(name, [])
-        try:
-            found[name].append(_fit(cell, hardware.load(name), hashes))
-        except TableError as error:
-            refused.setdefault(name, []).append(f"recurrence {' '.join(words)}: {error}")
-    results = []
-    for name, sections in sections_of(found).items():
-        part = rows[rows["device"] == name]
-        held = part[held_out(part)]
-        results.append(Result(file_of(name, sections, date), held, tuple(refused.get(name, ()))))
-    return results
+    by = ("device", "dtype", "framework", "direction")
+    return fit_together(rows, by, _operations, what="recurrence", hashes=hashes, date=date)
 
 
-def _fit(rows: pd.DataFrame, device: hardware.Device, hashes: Mapping[str, str]) -> Fit:
-    """Return one section for each op of a device, dtype, library and direction.
-
-    They are fitted and judged together, because one or two held-out rows of an op would judge by chance.
-    """
-    fitted, judged = parted(rows)
-    return fit_of(_operations(fitted, judged, device), device, hashes)
-
-
-def _operations(fitted: pd.DataFrame, judged: pd.DataFrame, device: hardware.Device) -> Iterator[Operation]:
+def _operations(fitted: pd.DataFrame, judged: pd.DataFrame, device: Device) -> Iterator[Operation]:
     for op, constants in fit_recurrence.fit_ops(fitted, device).items():
         used, left = (part[part["op"] == op] for part in (fitted, judged))
         first = used.iloc[0]

@@ -41,6 +41,27 @@ MODULES = ["gpu", "op", "products", "cache", "kernel", "keys"]
 #: Cached keys of all sequences of a module up to which launches count more than attention.
 FEW_KEYS = 2**16
 _HEADINGS = ("rows", "median", "mean", "bias", "least", "most")
+#: What the sections of the page are about.
+OF_MODULES = (
+    "Projections, norms, rotation, attention and the output projection of 1 to 128 heads, as vLLM runs them "
+    "without torch.compile; `latent_core` is FlashMLA's kernel alone (`costmodel.validation.latent`). "
+    "Formats are those of the products with weights and of the cache; `few` keys are up to "
+    f"{FEW_KEYS:,} of all sequences together. Of A100, B200 and H200 these are the shapes that "
+    "`costmodel.validation.heldout` holds out; B300, GB300 and H20 are predicted with what was found on B200 "
+    "and H200."
+)
+OF_EXPERTS = (
+    "Calls of vLLM's Triton kernel for all experts of a layer, replayed from a graph: sorting the choices by "
+    "expert, both products, the activation between them, and the sum of results; without the router. The "
+    "constants are fitted on models of other widths (`costmodel.kernels.experts`). Where experts are spread "
+    "over several devices, each receives all tokens. Loads are equal, or those of a power law."
+)
+OF_COLLECTIVES = (
+    "Algorithms named are kernels in which devices read each other's memory, as vLLM chose them by size; "
+    "where none is named, NCCL or RCCL chose. Constants were fitted on all-reduces of two and eight devices "
+    "in a CUDA graph, of the source of the rows in bf16; those in fp32 are of another source. Without "
+    "constants (`none`) those of NCCL's own tuning table serve."
+)
 
 
 def rows() -> pd.DataFrame:
@@ -139,46 +160,27 @@ def markdown(
         "",
         *_table(scored[~kept]),
         "",
-        "## Latent attention of DeepSeek-V3, whole modules",
-        "",
-        "Projections, norms, rotation, attention and the output projection of 1 to 128 heads, as vLLM runs "
-        "them without torch.compile; `latent_core` is FlashMLA's kernel alone "
-        "(`costmodel.validation.latent`). Formats are those of the products with weights and of the cache; "
-        f"`few` keys are up to {FEW_KEYS:,} of all sequences together. Of A100, B200 and H200 these are the "
-        "shapes that `costmodel.validation.heldout` holds out; B300, GB300 and H20 are predicted with "
-        "what was found on B200 and H200.",
-        "",
-        *_table(latents, MODULES),
-        "",
-        "## Experts of mixtures",
-        "",
-        "Calls of vLLM's Triton kernel for all experts of a layer, replayed from a graph: sorting the "
-        "choices by expert, both products, the activation between them, and the sum of results; without the "
-        "router. The constants are fitted on models of other widths (`costmodel.kernels.experts`). Where "
-        "experts are spread over several devices, each receives all tokens. Loads are equal, or those of a "
-        "power law.",
-        "",
-        *_table(experts, EXPERTS),
-        "",
-        "## Collectives of the devices of one node",
-        "",
-        "Algorithms named are kernels in which devices read each other's memory, as vLLM chose them by size; "
-        "where none is named, NCCL or RCCL chose. Constants were fitted on all-reduces of two and eight "
-        "devices in a CUDA graph, of the source of the rows in bf16; those in fp32 are of another source. "
-        "Without constants (`none`) those of NCCL's own tuning table serve.",
-        "",
-        *_table(exchanged[~exchanged_kept], AMONG),
-        "",
-        "## Devices kept aside",
-        "",
-        "Nothing was fitted, chosen or changed for these.",
-        "",
-        *_table(scored[kept]),
-        "",
-        *_table(exchanged[exchanged_kept], AMONG),
-        "",
+        *_section("Latent attention of DeepSeek-V3, whole modules", OF_MODULES, _table(latents, MODULES)),
+        *_section("Experts of mixtures", OF_EXPERTS, _table(experts, EXPERTS)),
+        *_section(
+            "Collectives of the devices of one node",
+            OF_COLLECTIVES,
+            _table(exchanged[~exchanged_kept], AMONG),
+        ),
+        *_section(
+            "Devices kept aside",
+            "Nothing was fitted, chosen or changed for these.",
+            _table(scored[kept]),
+            _table(exchanged[exchanged_kept], AMONG),
+        ),
     ]
     return "\n".join(lines)
+
+
+def _section(title: str, text: str, *tables: Iterable[str]) -> Iterator[str]:
+    yield from (f"## {title}", "", text, "")
+    for table in tables:
+        yield from (*table, "")
 
 
 def _above(rows: pd.DataFrame) -> int:

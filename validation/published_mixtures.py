@@ -12,10 +12,8 @@ from typing import Any
 from costmodel import hardware
 from costmodel.models import load
 from costmodel.parallel import Cluster, Layered, Layout, Training, plan
-from costmodel.validation.published_training import Answer
+from costmodel.validation.published_training import PORT, Answer
 
-#: One-way bandwidth of each device's port to other nodes: 400 Gbit/s InfiniBand [B/s].
-PORT = "50 GB/s"
 H100 = "nvidia/h100-sxm"
 #: Number of devices and their utilisation [%] with sequences of 4,096 tokens: Liu et al., arXiv 2504.14960,
 #: abstract.

@@ -15,11 +15,9 @@ from costmodel import hardware
 from costmodel.models import load
 from costmodel.parallel import Cluster, Layout, Training, stack_of
 from costmodel.validation import posted
-from costmodel.validation.published_training import Answer
+from costmodel.validation.published_training import PORT, Answer
 
 TABLE = posted.FOLDER / "pretraining.csv"
-#: One-way bandwidth of each device's port to other nodes: 400 Gbit/s InfiniBand [B/s].
-PORT = "50 GB/s"
 
 
 def pretraining() -> Iterator[tuple[dict[str, Any], Answer]]:

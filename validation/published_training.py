@@ -26,6 +26,8 @@ GPT2_STEPS, GPT2_SEQUENCES = 400_000, 512
 #: of at most 512.
 BERT_SEQUENCES, BERT_STEPS, BERT_MINUTES, BERT_LENGTH = 56, 7_100, 20.0, 256
 GPUS, DAY = 8, 86400.0
+#: One-way bandwidth of each device's port to other nodes: 400 Gbit/s InfiniBand [B/s].
+PORT = "50 GB/s"
 
 
 @dataclass(frozen=True)

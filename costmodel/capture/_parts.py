@@ -163,10 +163,6 @@ def _attention(call: Call, title: str) -> list[CapturedPart]:
     return [_part(call, title, layer, sizes, product=True)]
 
 
-def _recurrent(call: Call, title: str) -> list[CapturedPart]:
-    return [recurrent_part(call, title)]
-
-
 def recurrent_part(call: Call, title: str) -> CapturedPart:
     """Return a stack of recurrent layers as the layer of that name."""
     facts = dict(call.kwargs)
@@ -188,5 +184,5 @@ SOLID: Mapping[str, Callable[[Call, str], list[CapturedPart]]] = {
     "convolution": _convolution,
     "convolution_backward": _convolution_backward,
     "attention": _attention,
-    "recurrent": _recurrent,
+    "recurrent": lambda call, title: [recurrent_part(call, title)],
 }

@@ -16,7 +16,7 @@ _MISS_ORDER = 6.0
 #: Sharpness of the transition from a time that the host limits to one that the kernel limits.
 _HOST_ORDER = 12.0
 
-#: Constants of the kernel models that combine times so, where they have one range: prefill and decoding.
+#: Constants that several kernel models have, with the same range and default.
 CACHE_SHARE = Constant(
     1.0,
     0.3,
@@ -28,6 +28,14 @@ L2_UNIT_BYTES = Constant(20.0, 4.0, 128.0, "B/cycle", "bandwidth of L2 per unit,
 RAMP_CYCLES = Constant(
     0.0, 0.0, 20000.0, "cycles", "extra time of a call whose operands come from memory, for any size"
 )
+OVERLAP = Constant(3.0, 1.0, 12.0, "1", "order of the norm that joins the limits: 1 adds them, 12 is max")
+#: The two times of `hosted`.
+HOST = {
+    "dispatch_s": Constant(0.0, 0.0, 2e-4, "s", "harness: from the start event to the kernel's launch"),
+    "record_s": Constant(
+        0.0, 0.0, 2e-4, "s", "harness: from the launch to the end event, hidden by longer kernels"
+    ),
+}
 
 
 def norm(order: float, one: ArrayLike, other: ArrayLike) -> Array:

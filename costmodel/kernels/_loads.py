@@ -1,4 +1,4 @@
-"""How many experts work, and how many blocks of rows they fill, by how tokens choose their experts."""
+"""The number of experts that work, and of blocks of rows that they fill, by how tokens choose experts."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import numpy as np
 
 from costmodel.kernels.base import Array
 
-#: How tokens choose: each at random, all experts equally often, or as a power law has it.
-LOADS = ("random", "balanced", "power-law")
-
-#: Experts of a power law, from the least to the most loaded, by which its distribution is represented.
+#: Quantiles of a power law's loads at which it is evaluated.
 _PLACES = (np.arange(128) + 0.5) / 128
 #: Most over least load: relative to the tokens where there are more choices than experts, else 2 over 0.01.
 _MOST_OF_TOKENS, _OF_FEW = 0.8, 200.0
@@ -18,7 +15,7 @@ _MOST_OF_TOKENS, _OF_FEW = 0.8, 200.0
 def working_and_blocks(
     loads: str, *, working: Array, held: Array, choices: Array, tokens: Array, rows: Array
 ) -> tuple[Array, Array]:
-    """Return the number of experts that work, and of blocks of rows in which their tokens are.
+    """Return the number of experts that work, and of blocks of rows that their tokens fill.
 
     Parameters
     ----------
@@ -43,8 +40,8 @@ def _of_power_law(held: Array, choices: Array, tokens: Array, rows: Array) -> tu
     """Return the same for loads whose logarithms are uniform, a power law of exponent 1.
 
     The range of loads is that of aiconfigurator's benchmark (``sample_power_law``): from 1 to 0.8 times the
-    tokens, or narrower where there are fewer choices than experts. Loads are rounded to whole numbers; what
-    is then left of the choices goes to idle experts, one each, and beyond them to whole blocks.
+    tokens, or narrower if there are fewer choices than experts. Loads are rounded to whole numbers; the
+    remaining choices go to idle experts, one each, and then to whole blocks.
     """
     most = np.where(choices > held, _MOST_OF_TOKENS * tokens, _OF_FEW)
     drawn = most ** _PLACES.reshape(-1, *([1] * np.ndim(tokens)))

@@ -15,9 +15,9 @@ multicast  7 λ                                      (1 + 1/p) N / B': a switch 
 
 Every kernel waits for all devices before it reads and after it has read. Waiting is a load, because a flag
 written to another device's memory is seen about as late as a load from there returns. A one-shot reads in
-between, a two-shot waits and reads once more. Loads that fit into the registers of all threads are on their
-way together; each further round of them takes λ, if the link does not take longer. The seven of a multicast
-are measured, not counted: its barriers also wait until earlier stores are seen by all.
+between, a two-shot waits and reads once more. Loads that fit into the registers of all threads are in flight
+together; each further round takes λ, if the link does not take longer. The seven of a multicast are measured,
+not counted: its barriers also wait until all devices see earlier stores.
 
 Sources: vLLM's ``custom_all_reduce.cuh`` (one-shot, two-shot) and PyTorch's symmetric memory (multicast);
 NVIDIA, "3x Faster AllReduce with NVSwitch and TensorRT-LLM MultiShot", 2024; ``validation/posted`` (seven).
@@ -32,8 +32,8 @@ import numpy as np
 
 from costmodel.kernels.base import Array, Constant
 
-#: Bytes that a device's threads have on their way from another device at a time: 36 blocks of 512 threads
-#: with 16 bytes each, as vLLM launches them.
+#: Bytes that a device's threads load from another device at once: 36 blocks of 512 threads with 16 bytes
+#: each, as vLLM launches them.
 IN_FLIGHT = 36 * 512 * 16
 
 CONSTANTS = {

@@ -80,7 +80,7 @@ PEAK_SHARES = ("matrix_efficiency",)
 #: Constants that are rates between a unit and caches or memory.
 RATES = ("row_bytes_per_cycle", "l2_unit_bytes")
 #: Constants of the harness and the library's host side, not of the device.
-HARNESS = ("launch_cycles", "tick_s", "phase_s")
+HARNESS = ("launch_cycles", *replay.CONSTANTS)
 
 #: Duration at which half of the slow-down has set in [s]: the time scale of the power limit.
 _DROOP_S = 1e-2
@@ -163,38 +163,30 @@ def seconds(
     given = filled(CONSTANTS, constants)
     sizes = as_arrays(batch, heads, kv_heads, seq, head_dim, seq if seq_kv is None else seq_kv)
     batch, heads, kv_heads, seq, head_dim, seq_kv = sizes
-    causal = causal and (direction != "bwd" or backward.skips_masked(device, dtype))
+    back = direction == "bwd"
+    causal = causal and (not back or backward.skips_masked(device, dtype))
     width, cycle, units = dtypes.dtype(dtype).bytes, 1 / device.clock_hz, device.units
     values = head_dim if value_dim is None else np.asarray(value_dim, dtype=np.float64)
     cut = _retiled(flash.prefill(device, kernel, seq, heads / kv_heads, head_dim, seq_kv, causal), tile)
     size, value_size = flash.padded(head_dim, kernel), flash.padded(values, kernel)
     # Widths of the products of a step: QKᵀ and PV; backward QKᵀ again, dP, dV, dQ and dK. Backward also moves
     # twice the operands, and computes the softmax's derivative after the exponentials.
-    widths, again = (size + value_size, 1.0) if direction != "bwd" else (3 * size + 2 * value_size, 2.0)
+    widths, again = (3 * size + 2 * value_size, 2.0) if back else (size + value_size, 1.0)
 
     packed_heads = heads / cut.group
     row_blocks = ceil_div(seq * cut.group, cut.rows)
     steps, blocks, ragged = _tiles(cut, seq, seq_kv, window, causal=causal)
     jobs = batch * packed_heads * row_blocks
     splits, merged = (
-        prefill_splits(kernel, units, batch, packed_heads * row_blocks, seq_kv, blocks)
-        if direction != "bwd"
-        else backward.SPLITS
+        backward.SPLITS
+        if back
+        else prefill_splits(kernel, units, batch, packed_heads * row_blocks, seq_kv, blocks)
     )
 
     # Time of one step, alone on the unit, and with the thread blocks that share it.
     flops = 2 * cut.rows * cut.cols * widths
-    peak = device.product_peak(dtype) * flash.peak_share(device, kernel) * given["matrix_efficiency"]
-    # Time of a score in shared memory, which feeds the products of a backward step.
-    shared = (
-        backward.shared_cycles(device, kernel, size, value_size, width, causal) if direction == "bwd" else 0.0
-    )
-    product = norm(_FEED, flops * units / peak, cut.rows * cut.cols * shared * cycle)
-    special = (
-        again
-        * given["softmax_cost"]
-        * (cut.rows * cut.cols * units / flash.exponential_rate(device, kernel, direction))
-    )
+    shared = backward.shared_cycles(device, kernel, size, value_size, width, causal) if back else 0.0
+    product, special = _step(device, given, cut, kernel, direction, dtype, flops, shared, again)
     busy = norm(flash.softmax_order(kernel), product, special)
     sharing = np.clip(np.ceil(jobs * splits / units), 1.0, cut.slots)
     least = given["step_cycles"] * flash.step_share(kernel, cut) * cycle
@@ -214,9 +206,9 @@ def seconds(
     written = 0.0 if cache_write == "none" else 2 * width * batch * kv_heads * seq * head_dim
     # Partial outputs are fp32, written and read back.
     partial = (
-        np.where(splits > 1, 8 * splits * out, 0.0)
-        if direction != "bwd"
-        else backward.summed_bytes(batch * heads * seq * head_dim, width)
+        backward.summed_bytes(batch * heads * seq * head_dim, width)
+        if back
+        else np.where(splits > 1, 8 * splits * out, 0.0)
     )
     miss = miss_share(device, given["cache_share"], 2 * width * (out + keys) + written + partial)
     rate = byte_time(device, given, miss)
@@ -246,6 +238,29 @@ def _retiled(cut: flash.Tiling, tile: tuple[int, int] | None) -> flash.Tiling:
     if tile is None:
         return cut
     return replace(cut, rows=np.asarray(float(tile[0])), cols=np.asarray(float(tile[1])))
+
+
+def _step(
+    device: Device,
+    given: Mapping[str, float],
+    cut: flash.Tiling,
+    kernel: str,
+    direction: str,
+    dtype: str,
+    flops: Array,
+    shared: Array | float,
+    again: float,
+) -> tuple[Array, Array]:
+    """Return the time of a step's products and of its softmax, alone on a unit [s].
+
+    `shared` is the time of a score in shared memory, which feeds the products of a backward step [cycles];
+    `again` is how often the softmax's operations are done.
+    """
+    scores, units = cut.rows * cut.cols, device.units
+    peak = device.product_peak(dtype) * flash.peak_share(device, kernel) * given["matrix_efficiency"]
+    product = norm(_FEED, flops * units / peak, scores * shared * (1 / device.clock_hz))
+    exponentials = scores * units / flash.exponential_rate(device, kernel, direction)
+    return product, again * given["softmax_cost"] * exponentials
 
 
 def _slower(device: Device, joules: Array, core: Array) -> Array:

@@ -75,7 +75,7 @@ CONSTANTS = {
 #: The kernel is mostly memory-bound: constants of a device with the same kind of memory are preferred.
 MEMORY_BOUND = True
 #: Constants of the harness and the library's host side, not of the device.
-HARNESS = ("launch_cycles", "tick_s", "phase_s")
+HARNESS = ("launch_cycles", *replay.CONSTANTS)
 #: Constants that are rates between a unit and caches or memory.
 RATES = ("l2_unit_bytes", "row_bytes_per_cycle", "stream_bytes_per_cycle")
 #: Constants that are load rates of one unit: with more memory bandwidth per unit, kernels keep more in

@@ -1,10 +1,10 @@
 """One product of a mixture's chosen experts in a single kernel, as vLLM's and SGLang's Triton kernel runs it.
 
-The tokens' choices are first sorted by expert, and each expert's rows padded to whole blocks of rows; their
-number follows from the tokens of the call. Each thread block then computes one tile: it gathers its rows of
-the activations and steps through K with the weights of its expert. The kernel takes the longest of its
-arithmetic (padded rows included, and each block's first loads and last stores), of the weights' way from
-memory, and of one block's chain of steps, where they are few.
+The tokens' choices are first sorted by expert, and each expert's rows padded to whole blocks of rows, whose
+size depends on the number of tokens. Each thread block then computes one tile: it gathers its rows of the
+activations and steps through K with the weights of its expert. The kernel takes the longest of three times:
+its arithmetic (with padded rows, and each block's first loads and last stores), the loads of the weights from
+memory, and one block's chain of steps, where blocks are few.
 
 Sources: sorting, padding and gathering: vLLM's ``moe_align_block_size`` and ``fused_moe_kernel``; sizes of
 blocks: its ``get_default_config`` where no tuned table is shipped, seen as steps in the posted times
@@ -60,7 +60,7 @@ PEAK_SHARES = ("peak_share",)
 #: Constants fitted in seconds that are cycles on any device; constants of a kernel's start.
 CLOCKED = STARTS = ("sort_s", "map_s", "start_s")
 
-#: Tokens of a call up to which blocks have so many rows; beyond the last: ``_MOST_ROWS``.
+#: Largest number of tokens of a call → rows of a block; ``_MOST_ROWS`` for more tokens.
 _BLOCK_ROWS, _MOST_ROWS = {32.0: 16.0, 96.0: 32.0, 512.0: 64.0}, 128.0
 #: Tokens up to which blocks have 64 columns, not 128.
 _FEW, _FEW_COLUMNS, _COLUMNS = 64.0, 64.0, 128.0

@@ -29,7 +29,7 @@ from costmodel.kernels import _replay as replay
 from costmodel.kernels import _tiles as tiles
 from costmodel.kernels._cache import misses
 from costmodel.kernels._choice import times
-from costmodel.kernels._join import hosted
+from costmodel.kernels._join import HOST, OVERLAP, hosted
 from costmodel.kernels._operands import Problem
 from costmodel.kernels._power import droop, plain_droop
 from costmodel.kernels.base import Array, Constant, Estimate, as_arrays, as_rows, filled
@@ -98,9 +98,7 @@ CONSTANTS = {
     "scatter_share": Constant(
         0.0, 0.0, 1.0, "1", "share of the bandwidth if all loads open DRAM pages; 0: not used"
     ),
-    "overlap": Constant(
-        3.0, 1.0, 12.0, "1", "order of the norm that joins the limits: 1 adds them, 12 is max"
-    ),
+    "overlap": OVERLAP,
     "split_s": Constant(2.5e-6, 1e-7, 3e-5, "s", "reduction after a split of K, including its start"),
     "energy_j": Constant(
         1.3e-12, 1e-13, 3e-10, "J", "energy of an operation: long arithmetic slows down to the power limit"
@@ -139,16 +137,13 @@ CONSTANTS = {
         0.0, 0.0, 30.0, "cycles", "time between starts of consecutive blocks in the first wave; 0: not used"
     ),
     "start_s": Constant(2.2e-6, 1e-7, 1e-5, "s", "start and end of an empty kernel"),
-    "dispatch_s": Constant(0.0, 0.0, 2e-4, "s", "harness: from the start event to the kernel's launch"),
-    "record_s": Constant(
-        0.0, 0.0, 2e-4, "s", "harness: from the launch to the end event, hidden by longer kernels"
-    ),
+    **HOST,
     **replay.CONSTANTS,
 }
 #: Constants that are shares of the tensor cores' peak, which the rest of a step keeps from being reached.
 PEAK_SHARES = ("peak_share",)
 #: Constants of the harness, not of the device; they do not carry over to another host.
-HARNESS = ("dispatch_s", "record_s", "tick_s", "phase_s")
+HARNESS = (*HOST, *replay.CONSTANTS)
 #: Constants fitted in seconds that are cycles on any device; a relative's are scaled with the clock.
 CLOCKED = ("start_s", "split_s", "tiny_s", "row_split_s")
 #: Constants of a kernel's start, and rates between a unit and caches or memory.

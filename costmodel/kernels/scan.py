@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 
 from costmodel.hardware import Device
 from costmodel.kernels._cache import warm_seconds
-from costmodel.kernels._join import joined
+from costmodel.kernels._join import OVERLAP, joined
 from costmodel.kernels.base import Array, Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
@@ -49,9 +49,7 @@ CONSTANTS = {
     ),
     "lanes_per_unit": Constant(1024.0, 32.0, 2048.0, "lanes", "lanes that a unit processes concurrently"),
     "blocks_per_unit": Constant(1.0, 0.25, 8.0, "blocks", "blocks that a unit processes concurrently"),
-    "overlap": Constant(
-        3.0, 1.0, 12.0, "1", "order of the norm that joins the limits: 1 adds them, 12 is max"
-    ),
+    "overlap": OVERLAP,
 }
 
 

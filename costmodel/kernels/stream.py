@@ -18,7 +18,7 @@ from costmodel import dtypes
 from costmodel.errors import unknown_name
 from costmodel.hardware import Device
 from costmodel.kernels._cache import misses
-from costmodel.kernels._join import hosted, joined
+from costmodel.kernels._join import HOST, OVERLAP, hosted, joined
 from costmodel.kernels._rows import Layout, layout
 from costmodel.kernels.base import Array, Constant, Estimate, as_rows, filled
 
@@ -44,17 +44,12 @@ CONSTANTS = {
         1.0, 0.05, 3.0, "1", "most bytes of rows in flight that still hit, relative to the cache's capacity"
     ),
     "straddling": Constant(0.0, 0.0, 0.5, "1", "relative extra traffic of rows that begin inside a sector"),
-    "overlap": Constant(
-        3.0, 1.0, 12.0, "1", "order of the norm that joins the limits: 1 adds them, 12 is max"
-    ),
+    "overlap": OVERLAP,
     "occupancy": Constant(
         1.0, 0.25, 1.0, "1", "share of a unit's threads that a row kernel can use, given its registers"
     ),
     "start_s": Constant(2e-6, 1e-7, 1e-5, "s", "start and end of an empty kernel"),
-    "dispatch_s": Constant(0.0, 0.0, 2e-4, "s", "harness: from the start event to the kernel's launch"),
-    "record_s": Constant(
-        0.0, 0.0, 2e-4, "s", "harness: from the launch to the end event, hidden by longer kernels"
-    ),
+    **HOST,
     "slow_clock": Constant(
         1.0, 1.0, 3.0, "1", "harness: factor on the time of instructions before the clock was raised"
     ),
@@ -68,7 +63,7 @@ CONSTANTS = {
     ),
 }
 #: Constants of the harness, not of the device; they do not carry over to another host.
-HARNESS = ("dispatch_s", "record_s", "slow_clock", "slow_host", "slow_rows")
+HARNESS = (*HOST, "slow_clock", "slow_host", "slow_rows")
 #: The kernel is mostly memory-bound: constants of a device with the same kind of memory are preferred.
 MEMORY_BOUND = True
 #: Constants fitted in seconds that are cycles on any device; a relative's are scaled with the clock.

@@ -65,7 +65,7 @@ class _Attention(Layer):
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Check that `kv_heads` divides `heads`, and that the queries' own keys are among the keys."""
-        check_heads(self.name, sizes)
+        check_heads(self, sizes)
         own = self.causal or (self.projections and not self.cross)
         if own and np.any(sizes["seq_kv"] < sizes["seq"]):
             kind = "causal" if self.causal else "self"
@@ -194,8 +194,10 @@ def depth_backward(queries: sp.Expr, weighted: int = 2) -> sp.Expr:
     return sp.Max(tree_depth(D) + weighted, tree_depth(DV) + 1) + 1 + tree_depth(queries)
 
 
-def check_heads(name: str, sizes: Mapping[str, Any]) -> None:
-    """Raise SizeError unless heads is a multiple of kv_heads."""
+def check_heads(layer: Layer, sizes: Mapping[str, Any]) -> None:
+    """Check that `kv_heads` divides `heads`: the method `check_sizes` of layers that need no more."""
     remainder = sizes["heads"] % sizes["kv_heads"]
     if remainder if isinstance(remainder, float) else remainder.any():
-        raise SizeError(f"{name}: heads must be a multiple of kv_heads, so that heads share keys evenly")
+        raise SizeError(
+            f"{layer.name}: heads must be a multiple of kv_heads, so that heads share keys evenly"
+        )

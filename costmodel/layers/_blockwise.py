@@ -39,7 +39,7 @@ class SequenceParallel(Layer):
 
     def check_sizes(self, sizes: Any) -> None:
         """Check that `kv_heads` divides `heads`."""
-        check_heads(self.name, sizes)
+        check_heads(self, sizes)
 
     # -- what a device holds [bytes] -------------------------------------------------------
 

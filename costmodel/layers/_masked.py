@@ -49,9 +49,7 @@ class _MaskedAttention(Layer):
     required: ClassVar[tuple[str, ...]] = ("batch", "heads", "seq", "head_dim")
     defaults: ClassVar[dict[str, str | int]] = {"kv_heads": "heads", "value_dim": "head_dim", "block": 128}
 
-    def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """Check that `kv_heads` divides `heads`."""
-        check_heads(self.name, sizes)
+    check_sizes = check_heads
 
     def mask(self) -> Mask:
         """Return the mask's pairs and tiles for one head."""

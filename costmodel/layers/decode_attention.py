@@ -48,9 +48,7 @@ class DecodeAttention(StoredCache):
 
     paged: bool = False
 
-    def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """Check that `kv_heads` divides `heads`."""
-        check_heads(self.name, sizes)
+    check_sizes = check_heads
 
     def forward(self) -> tuple[Phase, ...]:
         """One kernel, which includes the merge of its splits."""

@@ -149,12 +149,7 @@ class ExpertParallel(MoE):
 
     def parameters(self) -> sp.Expr:
         """The router, the shared experts, and one device's part of the other experts."""
-        return D * E + self._shared_parameters + self.spread()
-
-    @property
-    def _shared_parameters(self) -> sp.Expr:
-        """Parameters of the shared experts, which every device holds in full."""
-        return _ffn.parameters(self._common, self._form)
+        return D * E + _ffn.parameters(self._common, self._form) + self.spread()
 
     def spread(self) -> sp.Expr:
         """Return the parameters that only this one of the `devices` holds: its part of the experts."""

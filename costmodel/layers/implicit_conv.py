@@ -18,7 +18,7 @@ from costmodel.symbols import symbols, tree_depth
 G, M, N, K, TAPS = symbols("batch m n k taps")
 READ, WRITTEN, LEAST = symbols("read_bytes written_bytes least_bytes")
 
-#: How channels are grouped: all with all, in several groups, or each channel by itself.
+#: How channels are grouped: not at all, in several groups, or one channel per group.
 GROUPINGS = ("none", "grouped", "depthwise")
 
 
@@ -79,7 +79,7 @@ class ImplicitConv(Layer):
         self.check_options(grouping=GROUPINGS)
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """Check that no more has to be read than is read, and that what is grouped has groups."""
+        """Check that the least bytes are at most the bytes read, and that groups fit the grouping."""
         if np.any(sizes["least_bytes"] > sizes["read_bytes"]):
             raise SizeError(f"{self.name}: least_bytes must be no more than read_bytes")
         if self.grouping == "none" and np.any(sizes["batch"] > 1):
@@ -148,7 +148,7 @@ class ImplicitConv(Layer):
         return self._product("weight gradient", N, self._under * TAPS, M, read, write)
 
     def tensors(self) -> Tensors:
-        """What it reads in any case, and what it writes."""
+        """The bytes that it reads at least, and those that it writes."""
         return _Stated(inputs=LEAST, outputs=WRITTEN)
 
     def kept(self) -> sp.Expr:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -99,9 +98,7 @@ class Megatron(Layer):
         self.check_options(attention=ATTENTION, recompute=RECOMPUTE, activation=POINTWISE, norm=NORMS)
         check_recompute(self.name, self.recompute, self.attention)
 
-    def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """Check that `kv_heads` divides `heads`."""
-        check_heads(self.name, sizes)
+    check_sizes = check_heads
 
     # -- one device's part -----------------------------------------------------------------
 

@@ -75,7 +75,7 @@ class MemoryPass(Layer):
         self.check_options(op=OPERATIONS)
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """Check that no more has to move than moves, and that what is replaced is read."""
+        """Check that the least bytes are at most the bytes moved, and that replaced bytes are read."""
         if np.any(sizes["least_written_bytes"] > sizes["written_bytes"]):
             raise SizeError(f"{self.name}: least_written_bytes must be no more than written_bytes")
         if self.op == "fill":
@@ -112,7 +112,7 @@ class MemoryPass(Layer):
         return (replace(one, direction="fwd"),)
 
     def tensors(self) -> Tensors:
-        """What has to be read and written whatever the operands are."""
+        """The bytes that are read and written at least."""
         if self.op == "fill":
             return Tensors(inputs=ZERO, outputs=LEAST_WRITTEN)
         if self.in_place:
@@ -120,5 +120,5 @@ class MemoryPass(Layer):
         return Tensors(inputs=LEAST, outputs=LEAST_WRITTEN)
 
     def kept(self) -> sp.Expr:
-        """Nothing: it runs forward alone."""
+        """Nothing: there is no backward pass."""
         return ZERO

@@ -219,7 +219,7 @@ class MoE(StoredWeights):
         return replace(phase, write=wider * phase.write, workspace=wider * phase.workspace)
 
     def _in_one_kernel(self, phase: Phase, *, first: bool, last: bool) -> Phase:
-        """Return a product as the kernel computes it that serves all experts, where it is modelled."""
+        """Return a product as computed by one kernel for all experts, if that is modelled."""
         if self.direction != "fwd":
             return phase
         zeros = self._wide.bytes * (T * K - self._choices_run) * phase.sizes["n"]

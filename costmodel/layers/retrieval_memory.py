@@ -63,7 +63,7 @@ class RetrievalMemory(Layer):
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Check that at least `top_k` entries are searched."""
-        check_heads(self.name, sizes)
+        check_heads(self, sizes)
         seen = sizes["store"]
         if self.index == "ivf":
             if np.any(sizes["probes"] > sizes["lists"]):

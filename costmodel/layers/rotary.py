@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import sympy as sp
 
@@ -32,9 +31,7 @@ class Rotary(Layer):
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "heads", "head_dim")
     defaults: ClassVar[dict[str, str | int]] = {"kv_heads": "heads"}
 
-    def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """Check that `kv_heads` divides `heads`."""
-        check_heads(self.name, sizes)
+    check_sizes = check_heads
 
     @property
     def _vectors(self) -> sp.Expr:

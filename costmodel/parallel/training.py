@@ -201,7 +201,7 @@ class Training:
             "sends": m * sends,
             "bubble": (n.pipeline - 1) / n.interleave * (forward + backward + travel + sends),
             "gradients": self._gradients(forward, backward),
-            "optimiser": self._optimiser(),
+            "optimiser": self._seconds(self._update, params=np.ceil(self._held(1))),
         }
 
     @cached_property
@@ -261,9 +261,6 @@ class Training:
         # With sharded gradients there is no room to accumulate the others: each micro-batch exchanges them.
         times = self.micro_batches if self.layout.zero == 2 else 1.0
         return np.asarray(times * np.maximum(0.0, exchanged - hidden[1]) + forward_s)
-
-    def _optimiser(self) -> Array:
-        return self._seconds(self._update, params=np.ceil(self._held(1)))
 
     def _held(self, stage: int) -> Array:
         """Return how many parameters' data a device holds, if ZeRO shards it from this stage on."""

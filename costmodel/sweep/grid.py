@@ -28,7 +28,7 @@ from costmodel.errors import SizeError, shown, unknown_name
 from costmodel.evaluate import as_size, bind, check_taken
 from costmodel.layers import Layer
 from costmodel.predict import STATES, as_device, check_implementation, check_rung, several
-from costmodel.sweep.case import Array, Case
+from costmodel.sweep.case import Case
 from costmodel.sweep.columns import COST, SENT, TENSOR, TEXT, known_columns, sharing
 from costmodel.sweep.points import Points, gather
 from costmodel.sweep.program import program
@@ -209,9 +209,10 @@ def make_grid(
         raise unknown_name("state", str(state), STATES)
     paid = _by_device(prices or {}, machines)
     how = {"rung": rung, "state": state, "framework": framework}
+    axes = [{name: given[name] for name in given if name in layer.sizes()} for layer in wanted]
     cases = tuple(
-        Case(layer, machine, _taken(layer, given), how, paid.get(machine.name))
-        for layer in wanted
+        Case(layer, machine, taken, how, paid.get(machine.name))
+        for layer, taken in zip(wanted, axes, strict=True)
         for machine in machines
     )
     grid = Grid(cases)
@@ -237,10 +238,6 @@ def as_axis(name: str, values: ArrayLike) -> NDArray[Any]:
     if axis.ndim > 1:
         raise SizeError(f"size {name}: wanted one value or a list of them, got an array of {axis.ndim} axes")
     return axis
-
-
-def _taken(layer: Layer, given: Mapping[str, Array]) -> dict[str, Array]:
-    return {name: values for name, values in given.items() if name in layer.sizes()}
 
 
 def _by_device(prices: Mapping[str, float], machines: Sequence[hardware.Device]) -> dict[str, float]:

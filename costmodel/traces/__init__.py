@@ -1,7 +1,7 @@
 """Profiles of torch programs as tables of measured kernels: each call of an operation, its sizes, its time.
 
 ``torch.profiler`` writes what ran into a trace (Chrome's trace format, written by Kineto). `read_trace` turns
-it into rows that `costmodel.score.score` predicts, and `breakdown` says where the time went.
+it into rows that `costmodel.score.score` predicts, and `breakdown` summarises where the time went.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where the time of a trace went, beside what is predicted and what the device allows."""
+"""Where the time of a trace went, compared with the prediction and the lower bound."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from costmodel.arguments import typed
 from costmodel.errors import TableError
 from costmodel.measured import OPERATIONS_MEASURED
 
-#: What the table needs: `read_trace` gives the first four, `score` the others.
+#: Columns that the table needs: `read_trace` makes the first four, `score` the others.
 _NEEDED = ("torch_op", "calls", "latency_s", "total_s", "seconds", "lower_s", "lo95_s", "hi95_s", "reason")
 
 
@@ -22,17 +22,18 @@ class Breakdown:
     Attributes
     ----------
     rows : DataFrame
-        The scored rows that have a prediction, most time first, with ``share``, their part of the whole
-        time, and ``verdict``: ``slower`` or ``faster`` where the measured time lies outside the 95 %
-        interval of the prediction, else empty.
+        The scored rows that have a prediction, the longest first, with ``share`` (of the whole time) and
+        ``verdict``: ``slower`` or ``faster`` where the measured time lies outside the 95 % interval of the
+        prediction, else empty.
     measured_s : float
         Time of all rows [s].
     covered_s, predicted_s, lower_s : float
-        Of the rows that have a prediction: measured time, predicted time, lower bound [s].
+        Measured time, predicted time and lower bound of the rows that have a prediction [s].
     others : mapping of str to float
-        Time [s] of the operations without a prediction by name, most first.
+        Time of the operations without a prediction by name, the longest first [s].
     reasons : mapping of str to float
-        Why operations that a layer would describe have no prediction, and their time [s], most first.
+        Reasons why operations that a layer describes have no prediction, with their time [s], the longest
+        first.
     """
 
     rows: pd.DataFrame
@@ -51,12 +52,12 @@ def breakdown(scored: pd.DataFrame) -> Breakdown:
     Parameters
     ----------
     scored : DataFrame
-        What `costmodel.score.score` makes of a table of `read_trace`.
+        A table from `read_trace`, scored by `costmodel.score.score`.
 
     Raises
     ------
     TableError
-        If it is no such table.
+        If a column is missing.
     """
     lacking = [name for name in _NEEDED if name not in scored]
     if lacking:
@@ -83,6 +84,6 @@ def breakdown(scored: pd.DataFrame) -> Breakdown:
 
 
 def _times(rows: pd.DataFrame, names: pd.Series) -> dict[str, float]:
-    """Return the time of some rows by name, most first."""
+    """Return the time of some rows by name, the longest first."""
     sums = rows["total_s"].groupby(names[rows.index], sort=False).sum().sort_values(ascending=False)
     return {str(name): float(seconds) for name, seconds in sums.items()}

@@ -1,4 +1,4 @@
-"""Convolutions and their gradients as implicit products, with the bytes that a trace's shapes tell."""
+"""Convolutions and their gradients as implicit products, with the bytes that follow from the shapes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _row(op: Op, x: int, backward: bool) -> dict[str, Any] | None:
     out = (image.shape[0], k * groups if transposed else n * groups, *result)
     width = WIDTHS[image.kind]
     written = math.prod(out) * width
-    # Of the larger image a stride may step over places, which are not read.
+    # A stride may skip positions of the larger image, which are then not read.
     touched = math.prod(span.touched(count) for span, count in zip(spans, small, strict=True))
     sparing = image.bytes if transposed else image.shape[0] * image.shape[1] * touched * width
     needed = min(image.bytes, sparing) if image.elements == math.prod(image.shape) else 0
@@ -70,11 +70,11 @@ def _row(op: Op, x: int, backward: bool) -> dict[str, Any] | None:
 
 
 def _gradients(op: Op, image: Operand, weight: Operand, needed: int) -> dict[str, Any]:
-    """Return the direction and the bytes of the gradients that are wanted: of input, weights or both."""
+    """Return the direction and the bytes of the requested gradients: of the input, the weights or both."""
     grad = operand(op, 0)
     of_input, of_weights = (said.strip() == "True" for said in op.values[10].strip("[]").split(",")[:2])
     width = WIDTHS[image.kind]
-    # The output's gradient may be expanded from one number, or be the input itself.
+    # The output's gradient may be one expanded number, or the input itself.
     read = grad.bytes + of_input * weight.bytes + of_weights * image.bytes
     least = of_input * weight.bytes + max(grad.bytes, of_weights * needed)
     written = width * (of_input * math.prod(image.shape) + of_weights * math.prod(weight.shape))
@@ -91,7 +91,7 @@ def _moved(direction: str, read: int, written: int, least: int) -> dict[str, Any
 
 
 def _each(op: Op, place: int, rank: int) -> list[int]:
-    """Return one number per side; a single one holds for all."""
+    """Return one number per dimension; a single number applies to all."""
     found = numbers(op, place)
     return found * rank if len(found) == 1 else found
 
@@ -104,7 +104,7 @@ def _transposed(
     dilations: list[int],
     further: list[int],
 ) -> tuple[int, ...]:
-    """Return the sides of a transposed convolution's result (``torch.nn.ConvTranspose2d``)."""
+    """Return the dimensions of a transposed convolution's result (``torch.nn.ConvTranspose2d``)."""
     sides = zip(image.shape[2:], weight.shape[2:], strides, paddings, dilations, further, strict=True)
     return tuple((i - 1) * s - 2 * p + d * (w - 1) + more + 1 for i, w, s, p, d, more in sides)
 

@@ -1,4 +1,4 @@
-"""The events of a trace: which operations torch called, which of them called which, and their GPU kernels."""
+"""The events of a trace: torch's operations, which of them called which, and their GPU kernels."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from typing import Any
 
 from costmodel.errors import TableError, first_line
 
-#: Categories of events that a GPU runs.
+#: Categories of events that run on a GPU.
 ON_GPU = ("kernel", "gpu_memcpy", "gpu_memset")
-#: Categories of the calls of a driver that start what a GPU runs; on AMD they have the same names.
+#: Categories of the runtime and driver calls that launch kernels; they have the same names on AMD.
 LAUNCHES = ("cuda_runtime", "cuda_driver")
-#: What the first two bytes of a gzip file are.
+#: The first two bytes of a gzip file.
 _GZIP = b"\x1f\x8b"
 
 Event = dict[str, Any]
@@ -33,25 +33,25 @@ class Op:
     Attributes
     ----------
     name : str
-        As torch calls it: ``aten::mm``.
+        torch's name: ``aten::mm``.
     start, end : int
         When it began and ended on the host [ns].
     inputs, strides : list
-        Shape and strides of each input; of a list of tensors theirs, of anything else an empty list. Traces
-        of earlier releases have no strides.
+        Shape and strides of each input; of a list of tensors, a list of these; else an empty list. Traces of
+        earlier releases have no strides.
     types : list of str
         Type of each input: ``float``, ``c10::BFloat16``, ``Scalar``, …
     values : list of str
         Value of each input that is a number, a flag or a list of numbers; else empty.
     own : int
-        Time on the host that none of the operations it called took [ns].
+        Time on the host, without that of the operations it called [ns].
     parent : Op or None
         The operation that called it.
     kernels : list of Kernel
-        What it launched itself.
+        The kernels that it launched itself.
     memory : list of tuple of int
-        Address and bytes of what it, and the operations it called, allocated on the host; with minus what
-        they freed. Empty unless the trace records memory (``profile_memory=True``).
+        Address and size [bytes] of host memory that it, or an operation it called, allocated (positive) or
+        freed (negative). Empty unless the trace records memory (``profile_memory=True``).
     """
 
     name: str
@@ -68,7 +68,7 @@ class Op:
 
     @property
     def allocated(self) -> int:
-        """Memory on the host that it leaves behind: its results, if it keeps nothing else [bytes]."""
+        """Host memory that is still allocated at its end, normally that of its results [bytes]."""
         held: dict[int, int] = {}
         for address, size in self.memory:
             if size > 0:
@@ -78,8 +78,14 @@ class Op:
         return sum(held.values())
 
     @property
+    def leaves_device(self) -> bool:
+        """Whether it copies anything to or from a GPU's own memory, not only within it."""
+        copies = (kernel.name for kernel in self.kernels if kernel.name.startswith("Memcpy"))
+        return any(not name.startswith("Memcpy DtoD") for name in copies)
+
+    @property
     def seconds(self) -> float:
-        """How long it took on the host, the operations that it called included [s]."""
+        """Time on the host, including the operations that it called [s]."""
         return (self.end - self.start) * 1e-9
 
 
@@ -90,13 +96,13 @@ class Kernel:
     Attributes
     ----------
     name : str
-        Its own name, or ``Memcpy HtoD (…)``.
+        The kernel's name, or ``Memcpy HtoD (…)``.
     device : int
         Number of the GPU.
     start, seconds : float
-        When it began, and how long it took [s].
+        Start and duration [s].
     blocks : int or None
-        Thread blocks (on AMD threads) of its launch; None where the trace does not say.
+        Thread blocks (on AMD: threads) of its launch; None if the trace does not say.
     """
 
     name: str
@@ -108,18 +114,18 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Trace:
-    """What a trace holds.
+    """The content of a trace.
 
     Attributes
     ----------
     ops : list of Op
-        Operations on the host, each after the one that called it.
+        Operations on the host; callers precede the operations they call.
     launched_by_none : list of Kernel
-        Kernels of no operation in the trace: CUDA graphs, libraries that torch does not see.
+        Kernels that no operation in the trace launched: CUDA graphs, libraries that torch does not see.
     gpus : mapping of int to str
-        Name of each GPU, as its driver gives it.
+        The driver's name of each GPU.
     units : mapping of int to int
-        Multiprocessors (on AMD compute units) of each GPU, where the trace says it.
+        Multiprocessors (on AMD: compute units) of each GPU, if the trace has them.
     """
 
     ops: list[Op]
@@ -129,14 +135,14 @@ class Trace:
 
     @property
     def gpu_numbers(self) -> set[int]:
-        """Numbers of the GPUs that anything ran on; none in the trace of a CPU."""
+        """Numbers of the GPUs that ran anything; empty for the trace of a CPU."""
         launched = (kernel for op in self.ops for kernel in op.kernels)
         return {kernel.device for kernel in (*launched, *self.launched_by_none)}
 
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Look for no garbage meanwhile: among millions of objects, all in use, that takes half of the time."""
+    """Suspend garbage collection: with millions of objects, all in use, it takes half of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -147,12 +153,12 @@ def uncollected() -> Iterator[None]:
 
 
 def read(path: Path) -> Trace:
-    """Return what a trace holds.
+    """Return the content of a trace file.
 
     Raises
     ------
     TableError
-        If there is no such file, it is no trace of torch.profiler, or shapes were not recorded.
+        If the file does not exist or is not a trace of torch.profiler, or shapes were not recorded.
     """
     found = _json(path)
     events = found.get("traceEvents") if isinstance(found, dict) else None
@@ -172,7 +178,7 @@ def read(path: Path) -> Trace:
     on_gpu = [event for kind in ON_GPU for event in kinds[kind]]
     processes = len({str(event.get("pid")) for event in calls})
     if on_gpu and processes > 1:
-        # Each numbers its operations from 1: which of them a kernel belongs to is not to be told.
+        # Each process numbers its operations from 1, so kernels cannot be assigned to them.
         raise TableError(f"{path}: {processes} processes in one trace; wanted a trace for each")
     memory = [event for event in events if _is_memory(event)]
     launched = {_args(event).get("correlation"): event for kind in LAUNCHES for event in kinds[kind]}
@@ -189,7 +195,7 @@ def read(path: Path) -> Trace:
 
 
 def _json(path: Path) -> Any:
-    """Return what a JSON file holds, packed or not."""
+    """Return the content of a JSON file, compressed or not."""
     try:
         if path.is_dir():
             raise TableError("is a folder, wanted a trace of torch.profiler")
@@ -204,7 +210,7 @@ def _json(path: Path) -> Any:
 
 
 def _is_timed(event: Any) -> bool:
-    """Tell events with a beginning and a duration from marks and from names of threads."""
+    """Return whether an event has a start and a duration, unlike marks and names of threads."""
     return (
         isinstance(event, dict)
         and isinstance(event.get("cat"), str)
@@ -216,7 +222,7 @@ def _is_timed(event: Any) -> bool:
 
 
 def _is_memory(event: Any) -> bool:
-    """Tell what allocated or freed memory of the host: a mark without a duration."""
+    """Return whether an event is a mark that host memory was allocated or freed."""
     if not isinstance(event, dict) or event.get("name") != "[memory]":
         return False
     args, time = _args(event), event.get("ts")
@@ -225,18 +231,18 @@ def _is_memory(event: Any) -> bool:
 
 
 def _args(event: Event) -> Event:
-    """Return what an event says beside its times: on AMD a kernel that no operation launched says nothing."""
+    """Return an event's arguments; on AMD a kernel that no operation launched has none."""
     args = event.get("args")
     return args if isinstance(args, dict) else {}
 
 
 def _ns(microseconds: float) -> int:
-    """Return a time of a trace as whole nanoseconds, in which ends and beginnings can be compared."""
+    """Return a time as whole nanoseconds, so that starts and ends compare exactly."""
     return round(microseconds * 1000)
 
 
 def _ops(calls: Iterable[Event], memory: Iterable[Event]) -> tuple[list[Op], dict[Any, Op]]:
-    """Return the operations, callers first, and by External id; a thread's events are nested by time."""
+    """Return the operations, callers first, and by External id; calls are found by nesting in time."""
     threads: dict[tuple[str, str], list[tuple[Op, Any]]] = defaultdict(list)
     for event in calls:
         threads[_thread(event)].append((_op(event), _args(event).get("External id")))
@@ -248,7 +254,7 @@ def _ops(calls: Iterable[Event], memory: Iterable[Event]) -> tuple[list[Op], dic
     for thread, thread_calls in threads.items():
         first = len(found)
         running: list[Op] = []
-        # Of two that begin together the longer one is the caller.
+        # Of two operations that start together, the longer one is the caller.
         for op, number in sorted(thread_calls, key=lambda call: (call[0].start, -call[0].end)):
             while running and op.start >= running[-1].end:
                 running.pop()
@@ -268,7 +274,7 @@ def _thread(event: Event) -> tuple[str, str]:
 
 
 def _note_memory(ops: list[Op], changes: list[Event]) -> None:
-    """Note what the operations of a thread, callers first, allocated and freed while they ran."""
+    """Record what the operations of a thread (callers first) allocated and freed while they ran."""
     waiting, running = iter([*ops, None]), list[Op]()
     coming = next(waiting)
     for event in sorted(changes, key=lambda each: each["ts"]):
@@ -302,7 +308,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _attach(events: Iterable[Event], by_id: dict[Any, Op], launched: dict[Any, Event]) -> list[Kernel]:
-    """Give each kernel to the operation that launched it; return those that none did."""
+    """Add each kernel to the operation that launched it; return the kernels without one."""
     alone: list[Kernel] = []
     for event in events:
         args = _args(event)
@@ -319,17 +325,17 @@ def _attach(events: Iterable[Event], by_id: dict[Any, Op], launched: dict[Any, E
 
 
 def _device(event: Event) -> int:
-    """Return the number of the GPU that ran an event: a copy between two says ``inDevice``, else its pid."""
+    """Return the GPU that ran an event: ``device``, ``inDevice`` for a copy between two GPUs, or its pid."""
     args = _args(event)
     said = (args.get("device"), args.get("inDevice"), event.get("pid"))
     return next((number for number in said if isinstance(number, int)), 0)
 
 
 def _launcher(args: Event, by_id: dict[Any, Op], launched: dict[Any, Event]) -> Op | None:
-    """Return the operation that launched a kernel, if one did.
+    """Return the operation that launched a kernel, or None.
 
-    Kineto before October 2024 gives a kernel that no operation launched, as one of a CUDA graph, its own
-    correlation number as External id, which may be the number of an operation that has nothing to do with it.
+    Before October 2024, Kineto gave kernels that no operation launched (those of a CUDA graph) their own
+    correlation number as External id, which may also be the number of an unrelated operation.
     """
     number = args.get("External id")
     op = by_id.get(number) if isinstance(number, int) else None
@@ -341,13 +347,13 @@ def _launcher(args: Event, by_id: dict[Any, Op], launched: dict[Any, Event]) -> 
 
 
 def _blocks(grid: Any) -> int | None:
-    """Return how many blocks a grid has, where it is one."""
+    """Return the number of blocks of a grid, or None if it is not a grid."""
     sides = _list(grid)
     return math.prod(sides) if sides and all(isinstance(side, int) for side in sides) else None
 
 
 def _gpus(trace: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """Return what a trace says of its GPUs, by number."""
+    """Return the properties of a trace's GPUs, by number."""
     return {
         each["id"] if isinstance(each.get("id"), int) else number: each
         for number, each in enumerate(_list(trace.get("deviceProperties")))
@@ -356,12 +362,12 @@ def _gpus(trace: dict[str, Any]) -> dict[int, dict[str, Any]]:
 
 
 def busy(kernels: Iterable[Kernel]) -> float:
-    """Return for how long at least one of some kernels ran [s]."""
+    """Return the time in which at least one of the kernels ran [s]."""
     return sum(end - start for start, end in _stretches(kernels))
 
 
 def _stretches(kernels: Iterable[Kernel]) -> Iterator[tuple[float, float]]:
-    """Yield when kernels ran, those that overlap as one."""
+    """Yield the start and end of each period in which kernels ran without a gap [s]."""
     reached: tuple[float, float] | None = None
     for kernel in sorted(kernels, key=lambda k: k.start):
         end = kernel.start + kernel.seconds

@@ -1,6 +1,7 @@
-"""Operations on lists of tensors, whose formats a trace does not record: what tells them all the same.
+"""Operations on lists of tensors, whose formats a trace does not record.
 
-On a GPU the kernel's name does. On a CPU it is the memory that a concatenation allocates, if recorded.
+On a GPU the format follows from the kernel's name; on a CPU, for a concatenation, from the memory that it
+allocates, if that is recorded.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from functools import partial
 from costmodel.traces._events import Op
 from costmodel.traces._operands import DTYPES, OF_WIDTH, WIDTHS, Moved, Reader
 
-#: What a concatenation moves, in the name of its kernel: elements of so many bytes, or a type.
+#: Size of an element in the name of a concatenation's kernel [bytes].
 _PIECES = re.compile(r"CatArrayBatchedCopy\w*<.*?OpaqueType<(?:\(unsigned int\))?(\d+)u?>")
-#: What one kernel over a list of tensors computes in.
+#: Type in which a kernel over lists of tensors computes, in its name.
 _FUNCTOR = re.compile(r"multi_tensor_apply_kernel<.*?Functor<([\w:]+)[,>]")
 
 
 def _listed(op: Op, place: int) -> list[tuple[int, ...]]:
-    """Return the shapes of a list of tensors, which has to be recorded."""
+    """Return the shapes of a list of tensors, which must be recorded."""
     shapes = [tuple(int(side) for side in shape) for shape in op.inputs[place]]
     if op.types[place] != "TensorList" or not shapes:
         raise ValueError(f"input {place} of {op.name} is no list of shapes")
@@ -32,7 +33,7 @@ def _count(shapes: Iterable[tuple[int, ...]]) -> int:
 
 
 def _width(op: Op, count: int) -> int | None:
-    """Return the bytes of an element of a concatenation of so many, where the trace tells."""
+    """Return the size of an element of a concatenation of `count` elements [bytes], or None if unknown."""
     if not op.kernels:
         width, over = divmod(op.allocated or 0, count)
         return width if width in OF_WIDTH and not over else None
@@ -49,13 +50,13 @@ def _concatenated(op: Op) -> Moved | None:
     pieces = [shape for shape in _listed(op, 0) if math.prod(shape)]
     last = pieces[0][-1] if pieces[0] else 1
     shape = (count // last, last) if count % last == 0 else (count,)
-    # The pieces may be one and the same tensor, even an expanded one.
+    # All pieces may be the same tensor, possibly an expanded one.
     most = max(math.prod(piece) for piece in pieces) * width if _dense(op) else 1
     return Moved("concatenate", OF_WIDTH[width], shape, moved, moved, most)
 
 
 def _dense(op: Op) -> bool:
-    """Return whether no tensor of the list is expanded, as far as strides are recorded."""
+    """Return whether no tensor of the list is known to be expanded."""
     strides = op.strides[0] if op.strides else []
     return not any(
         step == 0 and side > 1
@@ -65,7 +66,7 @@ def _dense(op: Op) -> bool:
 
 
 def _each(kind: str, reads: tuple[int, ...], writes: tuple[int, ...], op: Op) -> Moved | None:
-    """Return what one operation on all tensors of some lists moves; those that it writes it replaces."""
+    """Return what an operation on all tensors of some lists moves; it updates those that it writes."""
     names = [kernel.name for kernel in op.kernels]
     found = {name.group(1) for text in names if (name := _FUNCTOR.search(text))}
     if len(found) != 1 or not all("multi_tensor_apply_kernel" in name for name in names):
@@ -77,7 +78,7 @@ def _each(kind: str, reads: tuple[int, ...], writes: tuple[int, ...], op: Op) ->
     read = sum(counts.get(place, 0) for place in reads) * WIDTHS[type_]
     in_place = op.name.endswith("_")
     written = sum(counts[place] for place in writes) * WIDTHS[type_]
-    # Lists that are not replaced may be one: a gradient times itself.
+    # Lists that are only read may be the same list: a gradient times itself.
     others = [counts[place] for place in reads if place in counts and not (in_place and place in writes)]
     least = (written if in_place else 0) + max(others, default=0) * WIDTHS[type_]
     return Moved(kind, DTYPES[type_], (counts[writes[0]],), read, written, least, in_place)

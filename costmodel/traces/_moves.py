@@ -1,7 +1,7 @@
-"""Copies, fills, look-ups and additions by index: what they move, whatever the indices are.
+"""Copies, fills, look-ups and updates by index: the bytes that they move, whatever the indices are.
 
-A trace records the shapes of indices, not their values. All of them may be the same: in any case a look-up
-reads only the indices, and what is added or written at places may all go to one.
+A trace records the shapes of indices, not their values. All may be equal, so a look-up is only sure to read
+the indices, and everything written may go to one row.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ from costmodel.traces._operands import (
 
 
 def _copy(op: Op) -> Moved | None:
-    """Return what a copy on one device moves, from one format to another or along another order of sides."""
-    copies = (kernel.name for kernel in op.kernels if kernel.name.startswith("Memcpy"))
-    if any(not name.startswith("Memcpy DtoD") for name in copies):
+    """Return what a copy on one device moves; it may change the format or the order of dimensions."""
+    if op.leaves_device:
         return None
     to, source = operand(op, 0), operand(op, 1)
     kind = "copy" if to.kind == source.kind else "cast"
@@ -43,7 +42,7 @@ def _fill(op: Op) -> Moved:
 
 
 def _drawn(op: Op) -> Moved | None:
-    """Return what random numbers write on a GPU; on a CPU they come one after another, limited by that."""
+    """Return what random numbers write on a GPU; a CPU draws them one by one, which limits it instead."""
     return _fill(op) if op.kernels and not is_tensor(op, 1) else None
 
 
@@ -51,7 +50,7 @@ def _drawn(op: Op) -> Moved | None:
 
 
 def _gather(index: int, shape: Callable[[Op, Operand, Operand], tuple[int, ...]], op: Op) -> Moved:
-    """Return what a look-up moves: the indices, and each element that it returns, in and out."""
+    """Return what a look-up moves: it reads the indices and each returned element, and writes the latter."""
     table, indices = operand(op, 0), operand(op, index)
     found = shape(op, table, indices)
     taken = math.prod(found) * WIDTHS[table.kind]
@@ -59,14 +58,14 @@ def _gather(index: int, shape: Callable[[Op, Operand, Operand], tuple[int, ...]]
 
 
 def _selected(op: Op, table: Operand, indices: Operand) -> tuple[int, ...]:
-    """Return the shape of the result of ``index_select``: `indices` along one side."""
+    """Return the shape of the result of ``index_select``, which takes `indices` along one dimension."""
     sides = list(table.shape)
     sides[int(op.values[1])] = math.prod(indices.shape)
     return tuple(sides)
 
 
 def _indexed(op: Op) -> Moved | None:
-    """Return what ``a[i]`` moves: the result is what it allocates, and the indices are not recorded."""
+    """Return what ``a[i]`` moves; its result is what it allocates, as indices are not recorded."""
     taken, table = op.allocated, operand(op, 0)
     if op.kernels or not taken:
         return None
@@ -76,7 +75,7 @@ def _indexed(op: Op) -> Moved | None:
 
 
 def _bags(op: Op) -> Moved:
-    """Return what sums of looked-up rows move: indices, offsets and a row for each index in, the sums out."""
+    """Return what an embedding bag moves: it reads indices, offsets and a row per index, and writes sums."""
     table, indices, offsets = (operand(op, place) for place in range(3))
     row = table.shape[-1] * WIDTHS[table.kind]
     bags = math.prod(offsets.shape) - (op.values[7] == "True")
@@ -89,7 +88,7 @@ def _bags(op: Op) -> Moved:
 
 
 def _embedding_gradient(op: Op) -> Moved:
-    """Return what the gradient of an embedding moves: rows and indices in, a new table out."""
+    """Return what the gradient of an embedding moves: it reads rows and indices, and writes a new table."""
     rows, indices = operand(op, 0), operand(op, 1)
     written = int(op.values[2]) * rows.shape[-1] * WIDTHS[rows.kind]
     read = rows.bytes + indices.bytes
@@ -97,7 +96,7 @@ def _embedding_gradient(op: Op) -> Moved:
 
 
 def _bags_gradient(op: Op) -> Moved:
-    """Return what the gradient of such sums moves: a row for each index, and a whole new table."""
+    """Return what the gradient of an embedding bag moves: a row per index, and a new table."""
     sums, indices = operand(op, 0), operand(op, 1)
     row, count = sums.shape[-1] * WIDTHS[sums.kind], math.prod(indices.shape)
     written = int(op.values[5]) * row
@@ -106,25 +105,25 @@ def _bags_gradient(op: Op) -> Moved:
 
 
 def _into(kind: str, index: int | None, source: int, op: Op) -> Moved:
-    """Return what a write, or an addition, at places of a table moves.
+    """Return what a write or an addition at indices of a table moves.
 
     Parameters
     ----------
     kind : str
         ``scatter`` or ``scatter-add``.
     index : int or None
-        Which input has the places, as many as are written (``scatter``); None where a trace leaves it out.
+        Input with the indices, one per element written (``scatter``); None if the trace does not have it.
     source : int
-        Which input has what is written there: a tensor, or a number.
+        Input with the values to write: a tensor or a number.
     op : Op
-        The call. In place it changes its table, else a copy of that.
+        The call, which updates its table in place, or else a copy of it.
     """
     table = operand(op, 0)
     given = [operand(op, place) for place in (index, source) if place is not None and is_tensor(op, place)]
     count = math.prod(given[0].shape)
     moved = count * WIDTHS[table.kind]
     adds = kind == "scatter-add"
-    # Of a source with more elements than places only a part is read.
+    # Of a source with more elements than there are indices, only a part is read.
     needed = [each for each in given if math.prod(each.shape) == count]
     read = sum(each.bytes for each in given[:1]) + (moved if len(given) > 1 else 0) + adds * moved
     kind = computes(kind, [table]) if adds else kind
@@ -136,14 +135,14 @@ def _into(kind: str, index: int | None, source: int, op: Op) -> Moved:
 
 
 def _along(kind: str, op: Op) -> Moved | None:
-    """Return what a write, or an addition, of slices at places along one side moves (``index_add_``)."""
+    """Return what a write or an addition of slices along one dimension moves (``index_add_``)."""
     places, slices = operand(op, 2), operand(op, 3)
     found = _into(kind, None, 3, op)
     return replace(found, read=found.read + places.bytes, least=least([places, slices]))
 
 
 def _put(op: Op) -> Moved | None:
-    """Return what ``a[i] = b`` moves, or adds; `b` has to be as large as what it replaces, not one number."""
+    """Return what ``a[i] = b`` or ``+=`` moves; `b` must be as large as what it replaces, not broadcast."""
     values = operand(op, 2)
     if not values.shape or 1 in values.shape:
         return None
@@ -151,7 +150,7 @@ def _put(op: Op) -> Moved | None:
 
 
 def _bucketed(op: Op) -> Moved:
-    """Return what a search in sorted bounds moves: the table in, a place for each of its elements out."""
+    """Return what a search in sorted boundaries moves: it reads the table and writes an index per element."""
     x = operand(op, 0)
     width = 4 if op.values[2] == "True" else 8
     return Moved("integer", format_of([x]), x.shape, x.bytes, math.prod(x.shape) * width, x.bytes)

@@ -1,4 +1,4 @@
-"""Tensors among an operation's inputs, as a trace records them, and what a memory-bound operation moves."""
+"""The tensors among an operation's inputs, and the bytes that a memory-bound operation moves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from costmodel.measured import PASSES
 from costmodel.traces._events import Op
 
-#: Format by the type of a tensor's elements, as traces name it.
+#: Format by a trace's name of the element type.
 DTYPES = {
     "float": "fp32",
     "double": "fp64",
@@ -19,27 +19,27 @@ DTYPES = {
     "c10::Float8_e4m3fn": "fp8",
     "c10::Float8_e5m2": "fp8",
 }
-#: Bytes of an element by its type; compilers call integers by several names.
+#: Size of an element by its type [bytes]; compilers have several names for integers.
 WIDTHS = {
     **dict.fromkeys(("bool", "signed char", "unsigned char", "c10::Float8_e4m3fn", "c10::Float8_e5m2"), 1),
     **dict.fromkeys(("short", "short int", "short unsigned int", "c10::Half", "c10::BFloat16"), 2),
     **dict.fromkeys(("int", "unsigned int", "float"), 4),
     **dict.fromkeys(("long", "long int", "long long", "__int64", "double"), 8),
 }
-#: The number that stands for a format in an operation's arguments (``c10/core/ScalarType.h``) → its type.
+#: Number of a format in an operation's arguments (``c10/core/ScalarType.h``) → type.
 NUMBERED = {
     **{"0": "unsigned char", "1": "signed char", "2": "short", "3": "int", "4": "long", "11": "bool"},
     **{"5": "c10::Half", "6": "float", "7": "double", "15": "c10::BFloat16"},
 }
 #: Pass → the operation of its rows.
 _ROWS_OF = {op: name for name, op in PASSES.items()}
-#: A format for tensors of which only the width is known; passes that only move need no more.
+#: Format that stands for all of one width, where only that is known and data is only moved.
 OF_WIDTH = {1: "int8", 2: "fp16", 4: "fp32", 8: "fp64"}
 
 
 @dataclass(frozen=True)
 class Operand:
-    """A tensor among an operation's inputs: its sides, the type of its elements, the elements in memory."""
+    """A tensor among an operation's inputs: its shape, element type and distinct elements in memory."""
 
     shape: tuple[int, ...]
     kind: str
@@ -47,30 +47,30 @@ class Operand:
 
     @property
     def bytes(self) -> int:
-        """Its size in memory."""
+        """Size in memory [bytes]."""
         return self.elements * WIDTHS[self.kind]
 
 
 @dataclass(frozen=True)
 class Moved:
-    """What an operation moves.
+    """The bytes that an operation moves.
 
     Attributes
     ----------
     op : str
-        The pass, an operation of ``costmodel.layers.memory_pass``.
+        The kind of pass: an operation of ``costmodel.layers.memory_pass``.
     dtype : str
-        The widest format of its floats; of whole numbers, of which only moves count, one of their width.
+        The widest floating-point format; for integers, which are only moved, a format of their width.
     shape : tuple of int
         The table over which it passes.
     read, written : int
-        Bytes.
+        Bytes read and written.
     least : int
-        Bytes that are read in any case: operands may be one tensor (``x * x``), gathered rows the same.
+        Bytes read at least: operands may be the same tensor (``x * x``), and gathered rows the same row.
     in_place : bool
         Whether the result replaces part of what is read.
     least_written : int or None
-        Bytes that are written in any case, where that is not all: rows may be added to one and the same.
+        Bytes written at least, if fewer than `written`: rows may all be added to the same row.
     """
 
     op: str
@@ -83,7 +83,7 @@ class Moved:
     least_written: int | None = None
 
     def row(self) -> dict[str, Any]:
-        """Return the columns of its row."""
+        """Return the columns of its row in a measured table."""
         table = {"m": math.prod(self.shape[:-1]), "n": self.shape[-1] if self.shape else 1}
         moved = {"written_bytes": self.written, "in_place": self.in_place}
         if self.read:
@@ -103,7 +103,7 @@ def is_tensor(op: Op, place: int) -> bool:
 
 
 def operand(op: Op, place: int) -> Operand:
-    """Return an input that has to be a dense tensor with at least one element."""
+    """Return an input, which must be a dense tensor with at least one element."""
     shape = tuple(int(side) for side in op.inputs[place])
     kind = op.types[place]
     if kind not in WIDTHS or 0 in shape or is_sparse(op, place):
@@ -113,12 +113,12 @@ def operand(op: Op, place: int) -> Operand:
 
 
 def is_sparse(op: Op, place: int) -> bool:
-    """Return whether an input has sides but no strides, in a trace that has them."""
+    """Return whether an input is sparse: it has a shape but no strides, in a trace that has strides."""
     return place < len(op.strides) and len(op.strides[place]) < len(op.inputs[place])
 
 
 def _elements(shape: tuple[int, ...], strides: Iterable[Any]) -> int:
-    """Return how many elements of memory a tensor covers: of an expanded side one, of windows the stretch."""
+    """Return the elements of memory that a tensor covers: views may repeat elements, or overlap."""
     steps = [int(step) for step in strides]
     if len(steps) != len(shape):
         return math.prod(shape)
@@ -127,7 +127,7 @@ def _elements(shape: tuple[int, ...], strides: Iterable[Any]) -> int:
 
 
 def format_of(operands: Iterable[Operand]) -> str:
-    """Return the widest format of the floats among some operands; without floats, one as wide as they are."""
+    """Return the widest floating-point format of some operands; without one, a format of their width."""
     kinds = {each.kind for each in operands}
     floats = [kind for kind in kinds if kind in DTYPES]
     if floats:
@@ -136,12 +136,12 @@ def format_of(operands: Iterable[Operand]) -> str:
 
 
 def computes(kind: str, operands: Iterable[Operand]) -> str:
-    """Return the pass that does arithmetic of a kind: ``integer`` if no operand is of floats."""
+    """Return the kind of pass; ``integer`` instead if no operand is floating-point."""
     return kind if any(each.kind in DTYPES for each in operands) else "integer"
 
 
 def least(operands: Iterable[Operand]) -> int:
-    """Return the bytes that are read in any case: tensors of one format may be one, or parts of one."""
+    """Return the bytes read at least: tensors of one type may be the same tensor, or parts of one."""
     largest: dict[str, int] = {}
     for each in operands:
         largest[each.kind] = max(largest.get(each.kind, 0), each.bytes)
@@ -149,11 +149,11 @@ def least(operands: Iterable[Operand]) -> int:
 
 
 def numbers(op: Op, place: int) -> list[int]:
-    """Return an input that is a list of whole numbers; empty where it is none."""
+    """Return an input that is a list of integers; empty if it is none."""
     said = op.values[place].strip("[]") if place < len(op.values) else ""
     return [int(one) for one in said.split(",")] if said else []
 
 
 def both(names: Iterable[str], reader: Reader) -> dict[str, Reader]:
-    """Return readers by name, and the same where the result overwrites the first input."""
+    """Return the reader of some operations and of their in-place variants, by name."""
     return {f"aten::{name}{ending}": reader for name in names for ending in ("", "_")}

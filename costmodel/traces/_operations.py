@@ -1,8 +1,8 @@
-"""What an operation of torch is in the terms of measured tables: its op, its dtype, its sizes.
+"""Operations of torch as rows of measured tables: op, dtype and sizes.
 
-Each reader takes one call and returns the columns of its row, or None where no layer describes the call:
-operands of two formats, a mask, a softmax over another dimension than the last. Which input is which is
-said by torch's schemas (``native_functions.yaml``), against which the tests hold the places used here.
+Each reader takes one call and returns the columns of its row, or None if no layer describes the call
+(operands of two formats, a mask, a softmax over a dimension other than the last). Positions of arguments are
+those of torch's schemas (``native_functions.yaml``), which the tests compare them with.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ Reader = Callable[[Op], Row | None]
 def row(op: Op) -> Row | None:
     """Return the columns of an operation's row: op, dtype and sizes; None if no layer describes it.
 
-    What no reader here describes may still be a pass over memory.
+    An operation without a reader here may still be a pass over memory.
     """
     reader = READERS.get(op.name)
     try:
         found = reader(op) if reader else None
     except (IndexError, KeyError, TypeError, ValueError):
-        found = None  # inputs that are not those of the schema: another release's
+        found = None  # inputs of another release's schema
     return found or _passes.row(op)
 
 
 def first_dtype(op: Op) -> str | None:
-    """Return the format of an operation's first tensor of floats, if it has one."""
+    """Return the format of an operation's first floating-point tensor, or None."""
     return next((DTYPES[kind] for kind in op.types if kind in DTYPES), None)
 
 
 def _sides(op: Op, place: int) -> tuple[int, ...]:
-    """Return the shape of one input, which has to be a tensor of floats with at least one element."""
+    """Return the shape of an input, which must be a dense floating-point tensor with elements."""
     shape = tuple(int(side) for side in op.inputs[place])
     if 0 in shape or not shape or op.types[place] not in DTYPES or is_sparse(op, place):
         raise ValueError(f"input {place} of {op.name} is no dense tensor of floats")
@@ -47,7 +47,7 @@ def _sides(op: Op, place: int) -> tuple[int, ...]:
 
 
 def _shape(op: Op, place: int) -> tuple[int, ...]:
-    """Return the shape of one input that is read once: an expanded one, with strides of 0, is not."""
+    """Return the shape of an input, which must not be expanded (have strides of 0)."""
     shape = _sides(op, place)
     strides = op.strides[place] if place < len(op.strides) else ()
     if any(stride == 0 and side > 1 for side, stride in zip(shape, strides, strict=False)):
@@ -56,7 +56,7 @@ def _shape(op: Op, place: int) -> tuple[int, ...]:
 
 
 def _dtype(op: Op, *places: int) -> str:
-    """Return the one format of some inputs."""
+    """Return the common format of some inputs."""
     found = {DTYPES[op.types[place]] for place in places}
     if len(found) > 1:
         raise ValueError(f"inputs of {op.name} have several formats")
@@ -68,7 +68,7 @@ def _flag(op: Op, place: int) -> bool:
 
 
 def _matmul(a: int, op: Op) -> Row:
-    """A product of two matrices, the first of which is input `a`; of an expanded one torch makes a copy."""
+    """A product of two matrices, inputs `a` and `a` + 1; torch copies expanded ones."""
     (m, k), (_, n) = _sides(op, a), _sides(op, a + 1)
     return {"op": "gemm", "dtype": _dtype(op, a, a + 1), "m": m, "n": n, "k": k}
 
@@ -79,9 +79,9 @@ def _batched(a: int, op: Op) -> Row:
 
 
 def _attention(kernel: str, query: int, causal: int, mask: int | None, direction: str, op: Op) -> Row | None:
-    """Attention over (batch, heads, length, head_dim): where the query and the flag are, and a mask.
+    """Attention over (batch, heads, length, head_dim); `query`, `causal` and `mask` are inputs.
 
-    A mask leaves out no work in these kernels. It is not counted, and must be small beside what is.
+    A mask saves no work in these kernels. Reading it is not counted, so it must be small.
     """
     batch, heads, seq_q, head_dim = _shape(op, query)
     if mask is not None and op.inputs[mask]:
@@ -91,7 +91,7 @@ def _attention(kernel: str, query: int, causal: int, mask: int | None, direction
     keys = _, kv_heads, seq_kv, _ = _shape(op, query + 1)
     is_causal = _flag(op, causal)
     if keys[::3] != (batch, head_dim) or _shape(op, query + 2) != keys or (is_causal and seq_q != seq_kv):
-        return None  # values of another width; a mask that begins at the first key, not at the last
+        return None  # values of another width, or a causal mask aligned to the first key
     sizes = {"batch": batch, "seq_kv": seq_kv, "heads_q": heads, "heads_kv": kv_heads, "head_dim": head_dim}
     found = {"dtype": _dtype(op, query, query + 1, query + 2), "kernel": kernel, **sizes}
     if seq_q == 1 and direction == "fwd":
@@ -101,7 +101,7 @@ def _attention(kernel: str, query: int, causal: int, mask: int | None, direction
 
 
 def _softmax(place: int, direction: str, op: Op) -> Row | None:
-    """A softmax, or its logarithm, of input `place`, whose dimension is the input after it."""
+    """A softmax or log-softmax of input `place`, over the dimension given by the next input."""
     shape = _shape(op, place)
     if int(op.values[place + 1]) not in (-1, len(shape) - 1):
         return None
@@ -111,7 +111,7 @@ def _softmax(place: int, direction: str, op: Op) -> Row | None:
 
 
 def _norm(name: str, place: int, direction: str, op: Op) -> Row:
-    """A norm of input `place`, the input after which is the shape that is normalised."""
+    """A norm of input `place`, over the shape given by the next input."""
     shape = _shape(op, place)
     columns = math.prod(int(side) for side in op.values[place + 1].strip("[]").split(","))
     table = {"m": math.prod(shape) // columns, "n": columns}
@@ -119,18 +119,18 @@ def _norm(name: str, place: int, direction: str, op: Op) -> Row:
 
 
 def _unary(name: str, direction: str, op: Op) -> Row:
-    """An operation on each element of the first input, or its gradient."""
+    """A pointwise operation on the first input, or its gradient."""
     flags = {"in_place": op.name.endswith("_")} if direction == "fwd" else {}
     return {"op": name, "direction": direction, "dtype": _dtype(op, 0), **flags, **_table(_shape(op, 0))}
 
 
 def _binary(name: str, op: Op) -> Row | None:
-    """Arithmetic on two tables of one shape, which may be one table, or on a table and a number."""
+    """Arithmetic on two tensors of one shape, which may be the same tensor, or on a tensor and a number."""
     shape, flags = _shape(op, 0), {"in_place": op.name.endswith("_")}
     if not op.inputs[1]:
         return {"op": f"elementwise_{name}_scalar", "dtype": _dtype(op, 0), **flags, **_table(shape)}
     if _shape(op, 1) != shape:
-        return None  # one of them is read again and again
+        return None  # one of them is broadcast
     return {
         "op": f"elementwise_{name}",
         "dtype": _dtype(op, 0, 1),
@@ -141,9 +141,8 @@ def _binary(name: str, op: Op) -> Row | None:
 
 
 def _copy(op: Op) -> Row | None:
-    """A copy on one device, within one format; AMD's runtime does not always say which way a copy went."""
-    copies = (kernel.name for kernel in op.kernels if kernel.name.startswith("Memcpy"))
-    if any(not name.startswith("Memcpy DtoD") for name in copies):
+    """A copy on one device, within one format; AMD's runtime does not always name the direction."""
+    if op.leaves_device:
         return None
     shape = _shape(op, 0)
     if _shape(op, 1) != shape:
@@ -152,10 +151,10 @@ def _copy(op: Op) -> Row | None:
 
 
 def _recurrent(name: str, op: Op) -> Row | None:
-    """A stack of recurrent layers: (input, states, weights, biases, layers, dropout, train, both ways, …)."""
+    """Recurrent layers: (input, states, weights, biases, layers, dropout, train, bidirectional, …)."""
     state = op.inputs[1][0] if name == "lstm" else op.inputs[1]
     if name == "lstm" and op.inputs[1][1] != state:
-        return None  # states are projected to another width than the cells'
+        return None  # an LSTM with projections
     layers, both_ways = int(op.values[4]), _flag(op, 7)
     seq, batch, width = _shape(op, 0)
     if _flag(op, 8):  # batch first
@@ -174,7 +173,7 @@ def _recurrent(name: str, op: Op) -> Row | None:
 
 
 def _recurrent_gradient(op: Op) -> Row | None:
-    """The gradient of one recurrent layer in one direction, as oneDNN computes it: of inputs and weights."""
+    """The gradients (inputs and weights) of one recurrent layer in one direction, by oneDNN."""
     name = {"2": "lstm", "3": "gru"}.get(op.values[14])
     (seq, batch, width), hidden = _shape(op, 0), int(op.values[15])
     if name is None or tuple(op.inputs[2])[1:] != (hidden,):
@@ -184,7 +183,7 @@ def _recurrent_gradient(op: Op) -> Row | None:
 
 
 def _whole_product(op: Op) -> Row:
-    """A product of whole numbers of 8 bits."""
+    """A product of 8-bit integers."""
     (m, k), (_, n) = op.inputs[0], op.inputs[1]
     return {"op": "gemm", "dtype": {"signed char": "int8"}[op.types[0]], "m": m, "n": n, "k": k}
 
@@ -195,11 +194,11 @@ def _table(shape: tuple[int, ...]) -> Row:
 
 
 def _with_in_place(readers: Mapping[str, Reader]) -> dict[str, Reader]:
-    """Return readers of operations, and of the same where the result overwrites the first input."""
+    """Return readers of operations and of their in-place variants."""
     return {name + ending: reader for name, reader in readers.items() for ending in ("", "_")}
 
 
-#: Attention by torch's backends: kernel, places of the query, of the flag for a causal mask, of another mask.
+#: Attention by torch's backend: kernel, and positions of the query, the causal flag and a mask.
 _BACKENDS = {
     "flash_attention": ("fa2", 0, 4, None),
     "efficient_attention": ("sdpa-efficient", 0, 6, 3),
@@ -210,10 +209,10 @@ _BACKENDS = {
     "cudnn_attention_backward": ("cudnn", 1, 14, 8),
     "flash_attention_for_cpu_backward": ("", 1, 7, 8),
 }
-#: Activations whose gradient is an operation of the same name, and other operations on each element.
+#: Activations whose gradient is an operation of the same name, and other pointwise operations.
 _ACTIVATIONS = ("tanh", "sigmoid", "gelu", "silu")
 _UNARY = (*_ACTIVATIONS, "relu", "exp", "log", "sqrt")
-#: Operations by the names that traces give them.
+#: Readers by torch's name of the operation.
 READERS: dict[str, Reader] = {
     "aten::mm": partial(_matmul, 0),
     "aten::addmm": partial(_matmul, 1),

@@ -1,7 +1,7 @@
-"""What a memory-bound operation of torch reads and writes: the bytes of its operands and of its result.
+"""Memory-bound operations of torch: the bytes of their operands and results.
 
-Readers say of each operation which operands it has and how large its result is; shapes, strides and formats
-are the trace's. Where these do not settle the bytes, `row` returns None, and `lacking` says why.
+A reader knows an operation's operands and the size of its result; shapes, strides and formats come from the
+trace. If these do not determine the bytes, `row` returns None, and `lacking` says why.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from costmodel.traces import _lists, _moves, _pointwise, _sums, _windows
 from costmodel.traces._events import Op
 from costmodel.traces._operands import WIDTHS, Reader, is_sparse
 
-#: Operations by the names that traces give them.
+#: Readers by torch's name of the operation.
 READERS: Mapping[str, Reader] = {
     **_pointwise.READERS,
     **_sums.READERS,
@@ -42,17 +42,17 @@ _DRAWN = frozenset((*_moves.DRAWN, "aten::multinomial", "aten::randperm"))
 
 
 def row(op: Op) -> dict[str, Any] | None:
-    """Return the columns of the row of a memory-bound operation; None if its bytes are not to be told."""
+    """Return the columns of the row of a memory-bound operation; None if its bytes are not known."""
     reader = READERS.get(op.name)
     try:
         moved = reader(op) if reader else None
     except (IndexError, KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None  # inputs that are not those of the schema: another release's
+        return None  # inputs of another release's schema
     return moved.row() if moved else None
 
 
 def lacking(op: Op) -> str:
-    """Return why a memory-bound operation has no row; empty if it is none of the table."""
+    """Return why a memory-bound operation has no row; empty if there is no known reason."""
     return next((reason for reason, holds in _REASONS.items() if holds(op)), "")
 
 
@@ -61,7 +61,7 @@ def _sparse(op: Op) -> bool:
     return any(is_sparse(op, place) for place, kind in enumerate(op.types) if kind in WIDTHS)
 
 
-#: Why an operation has no row → whether that holds for it; the first that does counts.
+#: Reason why an operation has no row → whether it applies; the first that applies counts.
 _REASONS: Mapping[str, Callable[[Op], bool]] = {
     "a trace does not record how many elements a sparse tensor holds": _sparse,
     "a trace does not record the formats of tensors in a list; with profile_memory=True the memory that a "

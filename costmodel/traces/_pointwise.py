@@ -1,4 +1,4 @@
-"""Operations on each element: what they read and write, as shapes and formats tell."""
+"""Pointwise operations: what they read and write, by their shapes and formats."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _WHOLE = re.compile(r"-?\d+|True|False")
 
 
 def promoted(operands: list[Operand]) -> str:
-    """Return the type of a result of floats: the widest of those with sides; fp16 and bf16 give fp32.
+    """Return the type of a floating-point result: the widest of all tensors; fp16 with bf16 gives fp32.
 
-    A single number takes part only if nothing has sides.
+    Scalars count only if there are no tensors.
     """
     sided = [each for each in operands if each.shape] or operands[:1]
     floats = {each.kind for each in sided if each.kind in DTYPES}
@@ -40,10 +40,10 @@ def promoted(operands: list[Operand]) -> str:
 
 
 def _whole(op: Op, operands: list[Operand], places: int) -> str:
-    """Return the type of a result of whole numbers: the widest of the operands with sides.
+    """Return the type of an integer result: the widest of all tensors.
 
-    A fraction would make floats of them, a number whole numbers of flags; signed and unsigned numbers of one
-    width give wider ones.
+    Refused are a fraction, which would make the result floating-point, an integer with booleans, and signed
+    with unsigned integers of one width, which give a wider type.
     """
     sided = [each for each in operands if each.shape] or operands[:1]
     kinds = {each.kind for each in sided}
@@ -61,7 +61,7 @@ def _whole(op: Op, operands: list[Operand], places: int) -> str:
 
 
 def broadcast(operands: list[Operand]) -> tuple[int, ...]:
-    """Return the shape of the result of operands that repeat along their sides of 1."""
+    """Return the broadcast shape of some operands."""
     sides = max(len(each.shape) for each in operands)
     padded = [(1,) * (sides - len(each.shape)) + each.shape for each in operands]
     found = []
@@ -74,16 +74,16 @@ def broadcast(operands: list[Operand]) -> tuple[int, ...]:
 
 
 def pointwise(kind: str, operands: int, result: str, op: Op) -> Moved | None:
-    """Return what an operation on each element moves.
+    """Return what a pointwise operation moves.
 
     Parameters
     ----------
     kind : str
         The pass.
     operands : int
-        How many inputs may be tensors, from the first on. One more, the last, is a result handed in.
+        Number of leading inputs that may be tensors. A further tensor as the last input is ``out``.
     result : str
-        ``bool``; ``float``, the wider of the operands' formats; or ``same``, which whole numbers have, too.
+        ``bool``; ``float``, the widest of the operands' formats; or ``same``, which may also be an integer.
     op : Op
         The call.
     """
@@ -111,9 +111,9 @@ def pointwise(kind: str, operands: int, result: str, op: Op) -> Moved | None:
 
 
 def _where(op: Op) -> Moved | None:
-    """Return what a choice between two moves, whose formats decide that of the result, not the condition's.
+    """Return what ``where(condition, a, b)`` moves; the result has the format of `a` and `b`.
 
-    A condition alone asks which elements are not zero.
+    With a condition alone it lists the nonzero elements, which is no pointwise operation.
     """
     if len(op.types) < 3:
         return None
@@ -128,7 +128,7 @@ def _where(op: Op) -> Moved | None:
 
 
 def _masked_fill(op: Op) -> Moved | None:
-    """Return what a fill where a mask says so moves: it need not read what it replaces, nor replace any."""
+    """Return what a fill under a mask moves; at least the mask is read, and possibly nothing is written."""
     if is_tensor(op, 2) and op.inputs[2]:
         return None
     x, mask = operand(op, 0), operand(op, 1)
@@ -144,7 +144,7 @@ def _dropout(op: Op) -> Moved:
 
 
 def _normalised(operands: int, op: Op) -> Moved:
-    """Return what (x − mean) · scale + shift moves, or its gradient; what a channel shares does not count."""
+    """Return what (x − mean) · scale + shift, or its gradient, moves; numbers per channel are not counted."""
     read = [operand(op, place) for place in range(operands)]
     x = read[0]
     written = math.prod(x.shape) * WIDTHS[x.kind]
@@ -153,14 +153,14 @@ def _normalised(operands: int, op: Op) -> Moved:
 
 
 def _softmax(kind: str, operands: int, op: Op) -> Moved | None:
-    """Return what a softmax along another dimension than the last moves, or its gradient."""
+    """Return what a softmax along a dimension other than the last, or its gradient, moves."""
     if operands == 1 and op.values[2] == "True":
         return None  # reads bf16 or fp16 and writes fp32
     return pointwise(kind, operands, "float", op)
 
 
 def _gated(op: Op) -> Moved:
-    """Return what one half, times a gate of the other, moves; or the gradient of both halves."""
+    """Return what a gated linear unit (one half times a gate from the other), or its gradient, moves."""
     read = [operand(op, place) for place in range(2) if is_tensor(op, place)]
     count, width = math.prod(read[-1].shape), WIDTHS[read[-1].kind]
     written = width * (count if len(read) > 1 else count // 2)
@@ -169,14 +169,14 @@ def _gated(op: Op) -> Moved:
 
 
 def _with_mask(op: Op) -> Moved:
-    """Return what rounding and a mask of what was in range move: one byte per element for the mask."""
+    """Return what fake quantisation moves, with its mask of one byte per element."""
     x = operand(op, 0)
     count = math.prod(x.shape)
     return Moved("multiply-add", format_of([x]), x.shape, x.bytes, count * (WIDTHS[x.kind] + 1), x.bytes)
 
 
 def _log_sigmoid(op: Op) -> Moved:
-    """Return what a log-sigmoid moves; on a CPU it keeps the exponential, a table more, for the gradient."""
+    """Return what a log-sigmoid moves; on a CPU it also keeps the exponentials for the gradient."""
     x = operand(op, 0)
     table = math.prod(x.shape) * WIDTHS[x.kind]
     written = table if op.kernels else 2 * table
@@ -184,7 +184,7 @@ def _log_sigmoid(op: Op) -> Moved:
 
 
 def _two_gradients(op: Op) -> Moved:
-    """Return what the gradient of a parametric rectifier moves: of the input, and of each slope unsummed."""
+    """Return what the gradient of a PReLU moves: that of the input, and that of the slopes before its sum."""
     read = [operand(op, place) for place in range(3)]
     written = 2 * math.prod(read[1].shape) * WIDTHS[read[1].kind]
     total = sum(each.bytes for each in read)
@@ -205,10 +205,10 @@ _TWO = (
     *("fmod", "floor_divide", "bitwise_left_shift", "bitwise_right_shift"),
 )
 _COMPARED = ("eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_xor")
-#: Gradients from the result's gradient and one table more.
+#: Activations whose gradient takes the result's gradient and one more tensor.
 _GRADIENTS = ("threshold", "leaky_relu", "hardtanh", "hardswish", "hardsigmoid")
 _GRADIENTS_OF_FUNCTIONS = ("tanh", "sigmoid", "gelu", "silu", "softplus", "mish")
-#: Losses that return a gradient for each prediction, before any sum.
+#: Losses with one gradient per prediction.
 _LOSSES = ("mse_loss", "smooth_l1_loss", "huber_loss")
 READERS: Mapping[str, Reader] = {
     **both(_ONE, partial(pointwise, "arithmetic", 1, "same")),

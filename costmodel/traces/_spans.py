@@ -1,4 +1,4 @@
-"""Windows along one side of an image: how many there are, and which of its places they touch."""
+"""Windows along one dimension of an image: their number, and the positions that they touch."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import NamedTuple
 
 
 class Span(NamedTuple):
-    """A window along one side.
+    """Windows along one dimension.
 
     Attributes
     ----------
     length : int
-        Places of the side.
+        Number of positions.
     width, stride, padding, dilation : int
-        The window's places, its steps, the places added at each end, and how far its places are apart.
+        Positions of a window, distance of windows, positions added at each end, and distance of a window's
+        positions.
     """
 
     length: int
@@ -24,24 +25,24 @@ class Span(NamedTuple):
     dilation: int = 1
 
     def outputs(self, *, ceil: bool = False) -> int:
-        """Return how many windows there are; with `ceil` one that is cut off counts, too."""
+        """Return the number of windows; with `ceil`, a last one that is cut off counts, too."""
         room = self.length + 2 * self.padding - self.dilation * (self.width - 1) - 1
         steps = -(-room // self.stride) if ceil else room // self.stride
         if ceil and steps * self.stride >= self.length + self.padding:
-            steps -= 1  # it would begin in the padding
+            steps -= 1  # it would start in the padding
         if steps < 0:
             raise ValueError("a window larger than its side")
         return steps + 1
 
     @property
     def meets(self) -> bool:
-        """Whether every window meets a place that is not padding."""
+        """Whether every window covers a position that is not padding."""
         return self.padding <= self.dilation * (self.width - 1) and (
             self.width == 1 or self.dilation <= self.length
         )
 
     def touched(self, outputs: int) -> int:
-        """Return how many of the side's places some window touches."""
+        """Return the number of positions that any window touches."""
         return _touched(self, outputs)
 
 

@@ -1,4 +1,4 @@
-"""Sums, maxima and losses: what they read, and the little that they write."""
+"""Reductions and losses: the bytes that they move."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from costmodel.traces._pointwise import broadcast, pointwise, promoted
 
 
 def _sum(dims: int, dtype: int | None, result: str, op: Op) -> Moved | None:
-    """Return what a sum or a maximum over some sides moves.
+    """Return what a sum or a maximum over some dimensions moves.
 
     Parameters
     ----------
     dims : int
-        Which input says the sides; where it says none, all are summed.
+        Input with the dimensions; if it has none, all are reduced.
     dtype : int or None
-        Which input says the format of the result; default that of the first, of whole numbers 64 bits.
+        Input with the format of the result; default: that of the first input, 64 bits for sums of integers.
     result : str
-        ``float``, ``sum`` (of floats or whole numbers), ``same`` (an extreme), ``bool``, ``index`` (where the
-        maximum is), ``both`` of a maximum and its place, or ``two`` extremes.
+        ``float``, ``sum`` (floating-point or integer), ``same`` (an extreme), ``bool``, ``index`` (of a
+        maximum), ``both`` a maximum and its index, or ``two`` extremes.
     op : Op
         The call.
     """
@@ -57,14 +57,14 @@ def _sum(dims: int, dtype: int | None, result: str, op: Op) -> Moved | None:
 
 
 def _largest(op: Op) -> Moved | None:
-    """Return what ``max`` or ``min`` moves: of two tables, along one side with its places, or of all."""
+    """Return what ``max`` or ``min`` moves: of two tensors, along one dimension with indices, or of all."""
     if is_tensor(op, 1):
         return pointwise("arithmetic", 2, "same", op)
     return _sum(1, None, "both", op)
 
 
 def _scanned(op: Op) -> Moved | None:
-    """Return what a running sum moves; of whole numbers it has 64 bits."""
+    """Return what a cumulative sum moves; one of integers has 64 bits."""
     x = operand(op, 0)
     if len(op.values) > 2 and op.values[2]:
         return None
@@ -73,7 +73,7 @@ def _scanned(op: Op) -> Moved | None:
 
 
 def _difference(op: Op) -> Moved:
-    """Return what a loss of differences moves: both tables in, their mean or sum or each loss out."""
+    """Return what a loss of differences moves: it reads both tensors, and writes each loss or their sum."""
     read = [operand(op, place) for place in range(2)]
     shape, width = broadcast(read), WIDTHS[promoted(read)]
     written = width * (math.prod(shape) if op.values[2] == "0" else 1)

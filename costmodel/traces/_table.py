@@ -17,11 +17,11 @@ from costmodel.measured import NUMERIC
 from costmodel.traces import _dies, _operations, _passes, _rounding
 from costmodel.traces._events import Kernel, Op, Trace, busy, read, uncollected
 
-#: How times on a GPU and on a CPU are taken, as measured tables say it.
+#: Timers of measured tables that stand for a trace's times, on a GPU and on a CPU.
 ON_GPU, ON_CPU = "kernel-time", "perf_counter-median"
-#: Recurrences, whose steps wait for one another: what counts is when the last one ends.
+#: Recurrences, whose time runs from the first kernel's start to the last one's end.
 _IN_STEPS = ("rnn", "lstm", "gru")
-#: Operations with products of matrices, by the beginning of their names.
+#: Prefixes of operations with matrix products.
 _PRODUCTS = ("gemm", "bmm", "attention_", "convolution", *_IN_STEPS)
 
 
@@ -30,36 +30,37 @@ def read_trace(path: str | Path, *, gpu: str | None = None) -> pd.DataFrame:
     """Return a trace of torch.profiler as a table of measured kernels.
 
     Write the trace with ``record_shapes=True`` and ``export_chrome_trace``; ``.json`` and ``.json.gz`` are
-    read. An operation's time is that of the kernels that it, and the operations it called, ran on the GPU:
-    the time in which at least one ran, and for recurrent layers from the first kernel's start to the last
-    one's end. Where nothing ran on a GPU it is the host's time.
+    read. An operation's time is that in which at least one of its kernels (or of the operations it called)
+    ran on the GPU; for recurrent layers, from the first kernel's start to the last one's end. If nothing ran
+    on a GPU, it is the host's time.
 
     Parameters
     ----------
     path : str or Path
         The trace.
     gpu : str, optional
-        The device it was recorded on, as `costmodel.predict` takes it; default what the trace says. A trace
-        of a CPU does not say it. Of a board or module of two GPUs it is the half that the program saw.
+        The device it was recorded on, as for `costmodel.predict`; default: the GPU that the trace names (a
+        trace does not name its CPU). For boards and modules of two GPUs it is the half that the program
+        used.
 
     Returns
     -------
     DataFrame
-        A row for each operation with its inputs' shapes, most time first: the columns of measured tables
+        A row for each operation and its inputs' shapes, the longest first: the columns of measured tables
         (``gpu``, ``op``, ``dtype``, sizes, ``kernel``, ``grid``, ``timer``, ``framework``, ``direction``,
         ``latency_s``, the median of its calls), ``torch_op``, ``inputs`` (their shapes), ``calls`` and
-        ``total_s``, the time of all calls [s]. Passes over memory that no measured operation describes have
-        ops that begin with ``pass_``, and state their bytes. ``op`` is torch's own name where no layer
-        describes it: `costmodel.score.score` then has no prediction, and says so; ``unread`` says what the
-        trace lacks.
+        ``total_s``, the time of all calls [s]. Passes over memory that are no measured operation have an op
+        that starts with ``pass_``, and state their bytes. If no layer describes an operation, ``op`` is
+        torch's own name, and `costmodel.score.score` gives a reason instead of a prediction; ``unread``
+        says what the trace lacks.
 
     Raises
     ------
     TableError
-        If it is no such trace, has no shapes, is of several processes with GPUs, or does not name a device
-        that there is a spec of.
+        If it is not a trace, lacks shapes, has several processes with GPUs, or names a device without a
+        spec.
     UnknownNameError
-        If `gpu` is no device's name.
+        If no device is called `gpu`.
     """
     source = Path(path)
     if gpu is not None:
@@ -96,7 +97,7 @@ def _calls(trace: Trace, gpu: str | None, source: Path) -> list[dict[str, Any]]:
 
 
 def _cpu_calls(trace: Trace, cpu: str) -> Iterator[dict[str, Any]]:
-    """Yield a row for each operation: those that are read with all that they called, others by themselves."""
+    """Yield a row for each operation; the time of those with a layer includes what they called."""
     rows: dict[Op, dict[str, Any] | None] = {}
     covered: set[Op] = set()
     for op in trace.ops:
@@ -110,7 +111,7 @@ def _cpu_calls(trace: Trace, cpu: str) -> Iterator[dict[str, Any]]:
         seconds = op.seconds if found else op.own * 1e-9
         row = {**_described(op, found), "timer": ON_CPU, "grid": None, "latency_s": seconds}
         if row["op"] == "convolution_depthwise":
-            # A CPU's model of a pass counts instructions for each element, not for each tap.
+            # A CPU's model of passes counts instructions per element, not per tap.
             row["op"] = "convolution_grouped"
         yield {"gpu": cpu, **row}
 

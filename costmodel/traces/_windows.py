@@ -1,4 +1,4 @@
-"""Pooling, resampling and padding of images: what they move; the least is what their windows touch."""
+"""Pooling, resampling and padding of images: what they move, at least where their windows touch."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from costmodel.traces._events import Op
 from costmodel.traces._operands import WIDTHS, Moved, Operand, Reader, format_of, numbers, operand
 from costmodel.traces._spans import Span
 
-#: Bytes of a place that a maximum remembers.
+#: Size of the index that a maximum keeps [bytes].
 _INDEX = 8
 
 
 def _per_side(op: Op, place: int, sides: int, unsaid: list[int]) -> list[int]:
-    """Return a list of one number per side; a single one holds for all."""
+    """Return one number per dimension; a single number applies to all."""
     found = numbers(op, place) or unsaid
     return found * sides if len(found) == 1 else found
 
 
 def _needed(x: Operand, places: int) -> int:
-    """Return the bytes of so many elements of a tensor; of an expanded one it is not known which differ."""
+    """Return the bytes of some elements of a tensor; 1 if it is expanded, as these may be the same."""
     return places * WIDTHS[x.kind] if x.elements == math.prod(x.shape) else 1
 
 
@@ -31,13 +31,13 @@ def _pooled(sides: int, kept: int, dilation: int | None, ceil: int, op: Op) -> M
     Parameters
     ----------
     sides : int
-        The last so many sides have windows: of (input, widths, strides, paddings, …).
+        Number of trailing dimensions with windows; inputs are (input, widths, strides, paddings, …).
     kept : int
-        Bytes that are kept of each result, beside itself.
+        Size of what is kept per result, besides the result [bytes].
     dilation : int or None
-        Which input says it, if one does.
+        Input with the dilation, if there is one.
     ceil : int
-        Which input says whether a last window may be cut off.
+        Input that says whether a last window may be cut off.
     op : Op
         The call.
     """
@@ -56,7 +56,7 @@ def _pooled(sides: int, kept: int, dilation: int | None, ceil: int, op: Op) -> M
 
 
 def _adaptive(kept: int, op: Op) -> Moved:
-    """Return what a maximum or a mean over as many windows as are asked for moves: they touch all."""
+    """Return what adaptive pooling moves; its windows touch the whole image."""
     x, outputs = operand(op, 0), numbers(op, 1)
     shape = (*x.shape[: -len(outputs)], *outputs)
     written = math.prod(shape) * (WIDTHS[x.kind] + kept)
@@ -64,7 +64,7 @@ def _adaptive(kept: int, op: Op) -> Moved:
 
 
 def _spread(indices: int | None, op: Op) -> Moved:
-    """Return what the gradient of pooling or padding moves: gradients, and places, in; an image out."""
+    """Return what the gradient of pooling or padding moves: gradients and indices to an image."""
     grad, x = operand(op, 0), operand(op, 1)
     read = grad.bytes + (operand(op, indices).bytes if indices else 0)
     written = math.prod(x.shape) * WIDTHS[x.kind]
@@ -72,7 +72,7 @@ def _spread(indices: int | None, op: Op) -> Moved:
 
 
 def _resized(kind: str, sides: int, op: Op) -> Moved:
-    """Return what an interpolation moves; to larger sides it leaves out at most one place per side."""
+    """Return what an interpolation moves; enlarging omits at most one position per dimension."""
     x, outputs = operand(op, 0), numbers(op, 1)
     if len(outputs) != sides:
         raise ValueError(f"{op.name} does not say its sizes")
@@ -85,14 +85,14 @@ def _resized(kind: str, sides: int, op: Op) -> Moved:
 
 
 def _resized_gradient(kind: str, op: Op) -> Moved:
-    """Return what the gradient of an interpolation moves: each place of the larger image, and the smaller."""
+    """Return what the gradient of an interpolation moves: the larger image, and the smaller one."""
     grad, sides = operand(op, 0), numbers(op, 2)
     written = math.prod(sides) * WIDTHS[grad.kind]
     return Moved(kind, format_of([grad]), grad.shape, grad.bytes, written, grad.bytes)
 
 
 def _padded(op: Op) -> Moved:
-    """Return what a padding with the image's own places moves; paddings begin with the last side."""
+    """Return what padding with the image's own values moves; paddings start with the last dimension."""
     x, pads = operand(op, 0), numbers(op, 1)
     if min(pads) < 0:
         raise ValueError("sides that are cut")
@@ -102,7 +102,7 @@ def _padded(op: Op) -> Moved:
     return Moved("copy", format_of([x]), shape, x.bytes, written, x.bytes)
 
 
-#: Interpolations by the number of sides: those that copy a place, those that weigh several.
+#: Interpolations by number of dimensions: those that copy one position, those that weigh several.
 _COPIED = {f"upsample_nearest{sides}d": sides for sides in (1, 2, 3)} | {
     f"_upsample_nearest_exact{sides}d": sides for sides in (1, 2, 3)
 }

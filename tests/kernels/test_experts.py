@@ -9,7 +9,8 @@ import pytest
 
 from costmodel import hardware
 from costmodel.kernels import experts
-from costmodel.kernels._loads import LOADS, working_and_blocks
+from costmodel.kernels._loads import working_and_blocks
+from costmodel.layers.moe import LOADS
 
 H200, B200 = hardware.load("nvidia/h200-sxm"), hardware.load("nvidia/b200-sxm")
 #: Only the stated limits: no latencies, no starts, and nothing but the longest limit.

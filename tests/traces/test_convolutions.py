@@ -14,13 +14,6 @@ from costmodel.traces import read_trace
 CPU, H200 = "cpu/xeon-8480plus", "NVIDIA H200"
 
 
-@pytest.fixture(scope="module")
-def torch():
-    return pytest.importorskip(
-        "torch", reason="a trace is recorded by torch, the extra costmodel[validation]"
-    )
-
-
 #: Name of the function in torch, shapes of the image and of the weights, further arguments.
 CASES = {
     "3 × 3": ("conv2d", (2, 6, 11, 9), (8, 6, 3, 3), {"padding": 1}),

@@ -8,13 +8,6 @@ from costmodel.traces import read_trace
 H200 = "NVIDIA H200"
 
 
-@pytest.fixture(scope="module")
-def torch():
-    return pytest.importorskip(
-        "torch", reason="a trace is recorded by torch, the extra costmodel[validation]"
-    )
-
-
 def shapes(*each: tuple[int, ...]) -> tuple[list[object], str, str]:
     """Return an input: a list of tensors."""
     return [list(one) for one in each], "TensorList", ""

@@ -10,13 +10,6 @@ from costmodel.traces import read_trace
 CPU, H200 = "cpu/xeon-8480plus", "NVIDIA H200"
 
 
-@pytest.fixture(scope="module")
-def torch():
-    return pytest.importorskip(
-        "torch", reason="a trace is recorded by torch, the extra costmodel[validation]"
-    )
-
-
 def _row(path, name: str) -> dict:
     table = read_trace(path, gpu=CPU)
     (row,) = table[table["torch_op"] == name].to_dict("records")

@@ -19,13 +19,6 @@ from costmodel.traces._windows import _COPIED, _PADS, _WEIGHED
 H200 = "NVIDIA H200"
 
 
-@pytest.fixture(scope="module")
-def torch():
-    return pytest.importorskip(
-        "torch", reason="a trace is recorded by torch, the extra costmodel[validation]"
-    )
-
-
 def passes(table: pd.DataFrame, torch_op: str) -> list[dict[str, object]]:
     """Return what the rows of passes say, those of an operation."""
     rows = table[(table["torch_op"] == torch_op) & table["op"].str.startswith("pass_")].to_dict("records")

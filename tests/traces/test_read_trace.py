@@ -31,13 +31,6 @@ def found(table: pd.DataFrame, torch_op: str) -> list[dict[str, object]]:
 
 
 @pytest.fixture(scope="module")
-def torch():
-    return pytest.importorskip(
-        "torch", reason="a trace is recorded by torch, the extra costmodel[validation]"
-    )
-
-
-@pytest.fixture(scope="module")
 def recorded(torch, tmp_path_factory):
     """Return a path of the trace of a program with one of each, and the FLOP that torch counts of it."""
     functional = torch.nn.functional

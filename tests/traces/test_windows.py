@@ -11,13 +11,6 @@ from costmodel.traces import read_trace
 from costmodel.traces._spans import Span
 
 
-@pytest.fixture(scope="module")
-def torch():
-    return pytest.importorskip(
-        "torch", reason="a trace is recorded by torch, the extra costmodel[validation]"
-    )
-
-
 def _functional():
     return importlib.import_module("torch.nn.functional")
 

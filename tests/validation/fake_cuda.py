@@ -74,7 +74,7 @@ class Cuda:
     Event, Stream = Event, Stream
 
     def __init__(self):
-        self.captured = self.replayed = self.synchronized = self.emptied = 0
+        self.captured = self.replayed = self.emptied = 0
         self.capturing = False
         self.allocated, self.peak = 1000, 1000
         self.underway = []  # pools that the allocator believes a capture is using
@@ -92,7 +92,6 @@ class Cuda:
         )  # fmt: skip
 
     def synchronize(self):
-        self.synchronized += 1
         if self.capturing:
             raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
         if self.broken:

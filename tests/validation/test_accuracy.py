@@ -8,7 +8,7 @@ from costmodel.validation import accuracy
 
 @pytest.fixture(scope="module")
 def today(shared):
-    return accuracy.by_cell(accuracy.held_out_rows(shared / "measurements"))
+    return accuracy.table_of(accuracy.scored_rows(accuracy.held_out_rows(shared / "measurements")))
 
 
 def test_no_cell_got_worse(today):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from .counted import Counted, above_zero, dot, exp, highest, log2_ceil, maximum, special, tanh, total
+from .counted import Counted, above_zero, dot, exp, highest, maximum, special, tanh, total
 
 ROOT = math.sqrt(0.5)
 SLOPE = math.sqrt(2 / math.pi)
@@ -186,18 +186,8 @@ def rms_norm_gradient(xs: Row, gs: Row, gain: Row, root: Counted) -> tuple[Row, 
     return dx, [g * n for g, n in zip(gs, normal, strict=True)]
 
 
-def row_dot(xs: Row, ys: Row) -> Counted:
-    """Return rowsum(x∘y) on the vector engine."""
-    return total([x * y for x, y in zip(xs, ys, strict=True)])
-
-
 def attention(queries: list[Row], keys: list[list[float]], values: list[list[float]]) -> list[Row]:
     """Return softmax attention of one head (Vaswani et al., eq. 1), with the scaling folded into Q."""
     scores = [[dot(q, k) for k in keys] for q in queries]
     weights = [softmax(row) for row in scores]
     return [[dot(row, [v[j] for v in values]) for j in range(len(values[0]))] for row in weights]
-
-
-def depth_of_rows(levels: int, rows: int) -> int:
-    """Return the depth of a sum over rows of values with depth `levels`."""
-    return levels + log2_ceil(rows)
