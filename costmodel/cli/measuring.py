@@ -56,7 +56,7 @@ def validate(
         float | None,
         typer.Option(
             metavar="SECONDS",
-            help="Time limit for measuring; default: 240 on a CPU, 400 on a GPU, 14400 with --full.",
+            help="Time limit for measuring; default: 225 on a CPU, 400 on a GPU, 14400 with --full.",
             min=0.0,
         ),
     ] = None,
