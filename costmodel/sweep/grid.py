@@ -201,8 +201,8 @@ def make_grid(
         raise SizeError("sweep: wanted at least one layer and one device")
     asked = {**(sizes or {}), **grids}
     check_taken(asked, wanted)
-    axes = {name: np.atleast_1d(as_size(name, as_axis(name, values))) for name, values in asked.items()}
-    given = {name: pd.unique(axis) for name, axis in axes.items()}
+    sized = {name: np.atleast_1d(as_size(name, as_axis(name, values))) for name, values in asked.items()}
+    given = {name: pd.unique(axis) for name, axis in sized.items()}
     check_rung(rung)
     check_implementation(framework)
     if state not in STATES:
