@@ -52,6 +52,50 @@ def test_best_is_the_row_with_the_least_of_the_column(grid, of):
     assert best(grid, f"-{of}")[LEAST[of]][0] == frame[LEAST[of]].max()
 
 
+FORMULAS = {
+    "cost / batch": lambda t: t["cost"] / t["batch"],
+    "-batch / seconds": lambda t: -t["batch"] / t["seconds"],
+    "max(time, energy) * sqrt(batch)": lambda t: t[["seconds", "energy_j"]].max(axis=1) * t["batch"] ** 0.5,
+}
+
+
+@pytest.mark.parametrize("of", FORMULAS)
+def test_best_of_a_formula_is_the_row_where_pandas_finds_its_least(grid, of):
+    """Points that the condition leaves out have no value, whatever the formula makes of them."""
+    frame = whole(grid)
+    values = FORMULAS[of](frame)
+    found = best(grid, of, engine=Engine(workers=2))
+    assert FORMULAS[of](found).tolist() == [values.min()]
+    by_device = best(grid, of, by=["device"])
+    least = values.groupby(frame["device"].astype(str)).min()
+    assert dict(zip(by_device["device"], FORMULAS[of](by_device), strict=True)) == least.to_dict()
+
+
+def test_front_of_formulas_trades_time_for_the_cost_of_a_sequence(grid):
+    frame, found = whole(grid), front(grid, "seconds", "cost / batch")
+    each = found["cost"] / found["batch"]
+    assert (np.diff(found["seconds"]) > 0).all()
+    assert (np.diff(each) < 0).all()
+    assert each.iloc[-1] == (frame["cost"] / frame["batch"]).min()
+    assert found["seconds"].iloc[0] == frame["seconds"].min()
+
+
+@pytest.mark.parametrize(
+    ("of", "says"),
+    [
+        ("cost / layer", "wanted a numeric column, such as seconds, got 'layer', which is text"),
+        ("cost / nobody", "'nobody'"),
+        ("cost /", "formula 'cost /': wanted an expression, such as 'cost / batch'"),
+        ("cost < batch", "formula 'cost < batch': wanted a number, such as 'cost / batch'"),
+        ("exec(batch)", "'exec'"),
+        ("cost / hidden", "hidden is not a size of every layer; leave out tiled-attention"),
+    ],
+)
+def test_formula_that_is_none_is_refused(grid, of, says):
+    with pytest.raises(CostmodelError, match=says):
+        best(grid, of)
+
+
 def test_requested_engine_does_the_work_and_reports_progress(grid, monkeypatch):
     asked, told = [], []
     run = Engine.run

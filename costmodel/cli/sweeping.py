@@ -39,8 +39,8 @@ Where = Annotated[
 Best = Annotated[
     str | None,
     typer.Option(
-        metavar="COLUMN",
-        help="Only the row with the minimum of a column: seconds, energy_j, …; -batch: maximum.",
+        metavar="FORMULA",
+        help="Only the row with the least of a column or formula: seconds, cost/batch, -batch (the most).",
     ),
 ]
 By = Annotated[
@@ -51,7 +51,7 @@ By = Annotated[
 ]
 Pareto = Annotated[
     str | None,
-    typer.Option(metavar="A,B", help="Only the Pareto front of two columns: seconds,-batch."),
+    typer.Option(metavar="A,B", help="Only the Pareto front of two of these: seconds,cost/batch."),
 ]
 Prices = Annotated[
     list[str],

@@ -1,4 +1,4 @@
-"""Objective of a search in a grid: the minimum or maximum of a numeric column."""
+"""Objective of a search in a grid: the minimum of a numeric column, or of a formula of such columns."""
 
 from __future__ import annotations
 
@@ -8,60 +8,59 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.errors import CostmodelError, unknown_name
+from costmodel.errors import CostmodelError
 from costmodel.sweep.case import Case
 from costmodel.sweep.columns import COST, ENERGY, TEXT
 from costmodel.sweep.grid import Grid
 from costmodel.sweep.points import Points, absent
+from costmodel.sweep.where import Formula, formula
 
 Array = NDArray[np.float64]
 
 #: Short names of columns.
 SHORT = {"energy": ENERGY, "time": "seconds"}
+#: Columns that are not numbers.
+_WORDS = (*TEXT, "bound")
 
 
 @dataclass(frozen=True)
 class Aim:
-    """A column to minimise or maximise.
+    """A column, or a formula of columns, to minimise.
 
     Attributes
     ----------
-    column : str
-        A numeric column.
-    sign : float
-        1 to minimise, −1 to maximise.
+    formula : Formula
+        ``seconds``, ``-batch`` (the maximum), ``cost / batch``, …
     """
 
-    column: str
-    sign: float = 1.0
+    formula: Formula
 
     @classmethod
     def of(cls, text: str, grid: Grid) -> Aim:
-        """Return the aim for a column's name: ``seconds`` is minimised, ``-batch`` maximised.
+        """Return the aim for a column's name or a formula: ``seconds`` is minimised, ``-batch`` maximised.
 
         Raises
         ------
         CostmodelError
-            If the column is unknown or not numeric, or some layer or device lacks it: its points would be
+            If a column is unknown or not numeric, or some layer or device lacks it: its points would be
             left out silently.
         """
-        name, sign = (text[1:], -1.0) if text.startswith("-") else (text, 1.0)
-        name = SHORT.get(name, name)
-        numbers = [column for column in grid.columns if column not in (*TEXT, "bound")]
-        if name in (*TEXT, "bound"):
+        numbers = [column for column in grid.columns if column not in _WORDS]
+        found = formula(text, [*numbers, COST, *SHORT, *_WORDS])
+        names = {SHORT.get(name, name) for name in found.columns}
+        for name in sorted(names & set(_WORDS)):
             raise CostmodelError(f"wanted a numeric column, such as seconds, got {name!r}, which is text")
-        if name not in (*numbers, COST):
-            raise unknown_name("column", name, [*numbers, *SHORT])
-        lacking = [case for case in grid.cases if name in absent(case, grid.sizes)]
-        if lacking:
-            raise _not_known(name, lacking)
-        return cls(name, sign)
+        for name in sorted(names):
+            lacking = [case for case in grid.cases if name in absent(case, grid.sizes)]
+            if lacking:
+                raise _not_known(name, lacking)
+        return cls(found)
 
     def boxed(self, points: Points) -> Array:
         """Return the values to minimise, in the shape of the box; infinite where there is no value."""
-        values = points.boxed(self.column)
-        values = values if self.sign > 0 else np.where(np.isinf(values), values, -values)
-        return np.where(np.isnan(values), np.inf, values)
+        values = self.formula(lambda name: points.boxed(SHORT.get(name, name)))
+        there = ~np.isnan(values) if points.mask is None else ~np.isnan(values) & points.mask
+        return np.where(there, values, np.inf)
 
 
 def _not_known(name: str, cases: Sequence[Case]) -> CostmodelError:

@@ -147,7 +147,8 @@ def best(
     grid : Grid
         The points to search.
     of : str
-        A numeric column: ``seconds``, ``cost``, ``energy``, …; ``-batch`` asks for the maximum.
+        A numeric column or a formula of such: ``seconds``, ``cost / batch``, …; ``-batch`` asks for the
+        maximum.
     by : sequence of str, optional
         Sizes of the grid and text columns (``layer``, ``device``, …): one point is returned for each
         combination of their values.
@@ -185,7 +186,7 @@ def front(
     grid : Grid
         The points to search.
     one, other : str
-        Numeric columns; ``-batch`` asks for the maximum.
+        Numeric columns or formulas of such; ``-batch`` asks for the maximum.
     engine : Engine, optional
         Where the work runs.
     progress : callable, optional

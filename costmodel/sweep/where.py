@@ -1,7 +1,7 @@
-"""Conditions on a sweep's rows: ``seconds < 1e-3 and heads % kv_heads == 0``.
+"""Conditions on a sweep's rows, ``seconds < 1e-3``, and formulas of its columns, ``cost / batch``.
 
-A condition is parsed as a Python expression; only arithmetic, comparisons, ``and``, ``or``, ``not``, ``in``
-and a few functions are allowed. It is never executed: its syntax tree is evaluated with NumPy's functions.
+Both are parsed as Python expressions; only arithmetic, comparisons, ``and``, ``or``, ``not``, ``in`` and a
+few functions are allowed. They are never executed: their syntax trees are evaluated with NumPy's functions.
 """
 
 from __future__ import annotations
@@ -66,18 +66,18 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 #: Functions of any number of values; to the others NumPy would take a second one as the place for the result.
 _OF_MANY = ("max", "min")
-#: Largest nesting depth of a condition.
+#: Largest nesting depth.
 _DEPTH = 100
 
 
 @dataclass(frozen=True)
-class Condition:
-    """A condition on rows.
+class _Expression:
+    """An expression of columns.
 
     Attributes
     ----------
     text : str
-        The condition as written.
+        The expression as written.
     columns : frozenset of str
         The columns that it reads.
     """
@@ -85,8 +85,8 @@ class Condition:
     text: str
     columns: frozenset[str]
 
-    def __call__(self, column: Callable[[str], Any]) -> Any:
-        """Return whether each row meets the condition.
+    def _values(self, column: Callable[[str], Any]) -> Any:
+        """Return the value at each row.
 
         Parameters
         ----------
@@ -103,10 +103,19 @@ class Condition:
                 found = _value(ast.parse(self.text, mode="eval").body, column)
         except (TypeError, ValueError):
             # NumPy's message names its own array types.
+            kind = type(self).__name__.lower()
             raise CostmodelError(
-                f"condition {self.text!r}: mixes text and numbers; compare like with like"
+                f"{kind} {self.text!r}: mixes text and numbers; compare like with like"
             ) from None
-        holds = np.asarray(found)
+        return np.asarray(found)
+
+
+class Condition(_Expression):
+    """A condition on rows."""
+
+    def __call__(self, column: Callable[[str], Any]) -> Any:
+        """Return whether each row meets the condition; see `_Expression`."""
+        holds = self._values(column)
         if holds.dtype.kind != "b":
             raise CostmodelError(f"condition {self.text!r}: wanted a comparison, such as 'seconds < 1e-3'")
         return holds
@@ -116,6 +125,17 @@ class Condition:
         body = ast.parse(self.text, mode="eval").body
         joined = body.values if isinstance(body, ast.BoolOp) and isinstance(body.op, ast.And) else [body]
         return [Condition(ast.unparse(part), frozenset(_names(part))) for part in joined]
+
+
+class Formula(_Expression):
+    """A number computed from columns."""
+
+    def __call__(self, column: Callable[[str], Any]) -> Any:
+        """Return the number at each row; see `_Expression`."""
+        found = self._values(column)
+        if found.dtype.kind != "f":
+            raise CostmodelError(f"formula {self.text!r}: wanted a number, such as 'cost / batch'")
+        return found
 
 
 def condition(text: str, known: Collection[str]) -> Condition:
@@ -135,18 +155,28 @@ def condition(text: str, known: Collection[str]) -> Condition:
     UnknownNameError
         If it names an unknown column or function.
     """
+    return Condition(*_parsed(text, known, "condition", "seconds < 1e-3 and batch >= 8"))
+
+
+def formula(text: str, known: Collection[str]) -> Formula:
+    """Return a formula, such as ``"cost / batch"``, parsed and checked; see `condition`."""
+    found = Formula(*_parsed(text, known, "formula", "cost / batch"))
+    found(lambda _: np.ones(1))  # raises if it is a comparison
+    return found
+
+
+def _parsed(text: str, known: Collection[str], kind: str, example: str) -> tuple[str, frozenset[str]]:
+    """Return the text and the columns of a checked expression."""
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise CostmodelError(
-            f"condition {text!r}: wanted an expression, such as 'seconds < 1e-3 and batch >= 8'"
-        ) from None
-    _check(tree, text, _DEPTH)
+        raise CostmodelError(f"{kind} {text!r}: wanted an expression, such as {example!r}") from None
+    _check(tree, f"{kind} {shown(text)}", _DEPTH)
     names = frozenset(_names(tree))
     for name in sorted(names):
         if name not in known:
             raise unknown_name("column", name, known)
-    return Condition(text.strip(), names)
+    return text.strip(), names
 
 
 def _names(tree: ast.expr) -> set[str]:
@@ -154,8 +184,8 @@ def _names(tree: ast.expr) -> set[str]:
     return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in called}
 
 
-def _check(node: ast.AST, text: str, depth: int) -> None:
-    """Refuse anything but arithmetic, comparisons and known functions."""
+def _check(node: ast.AST, whole: str, depth: int) -> None:
+    """Refuse anything but arithmetic, comparisons and known functions; `whole` begins the message."""
     plain: tuple[type[ast.AST], ...] = (
         ast.Name,
         ast.Load,
@@ -175,17 +205,17 @@ def _check(node: ast.AST, text: str, depth: int) -> None:
         if name not in _FUNCTIONS:
             raise unknown_name("function", name or ast.unparse(node.func), _FUNCTIONS)
         if len(node.args) > 1 and name not in _OF_MANY:
-            raise CostmodelError(f"condition {text!r}: {name} takes one value, got {len(node.args)}")
+            raise CostmodelError(f"{whole}: {name} takes one value, got {len(node.args)}")
         known = bool(node.args) and not node.keywords
     elif isinstance(node, ast.Compare):
         known = _looks_into_a_list(node)
     if depth == 0:
-        raise CostmodelError(f"condition {shown(text)}: nested more than {_DEPTH} deep")
+        raise CostmodelError(f"{whole}: nested more than {_DEPTH} deep")
     if not known:
         what = ast.unparse(node) if isinstance(node, ast.expr) else type(node).__name__
-        raise CostmodelError(f"condition {text!r}: {what} is not arithmetic or a comparison of columns")
+        raise CostmodelError(f"{whole}: {what} is not arithmetic or a comparison of columns")
     for child in ast.iter_child_nodes(node):
-        _check(child, text, depth - 1)
+        _check(child, whole, depth - 1)
 
 
 def _looks_into_a_list(node: ast.Compare) -> bool:
@@ -221,7 +251,7 @@ def _operands(node: ast.expr) -> list[ast.expr]:
             return node.values
         case ast.Compare():
             return [node.left, *node.comparators]
-    assert isinstance(node, ast.Call), "checked when the condition was read"
+    assert isinstance(node, ast.Call), "checked when the expression was read"
     return node.args
 
 
