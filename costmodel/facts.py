@@ -29,10 +29,10 @@ def facts_of(frame: pd.DataFrame, devices: Mapping[str, hardware.Device] | None 
     frame : DataFrame
         A table with the columns ``device``, ``dtype`` and ``layer``.
     devices : mapping of str to Device, optional
-        Devices by their names in the table; default: the shipped devices of those names. A device that is
-        not among them has no facts, and the report says so.
+        Devices by their names in the table, beside the shipped ones of those names. A device that is neither
+        has no facts, and the report says so.
     """
-    known = dict(devices) if devices is not None else _known(frame["device"].astype(str), hardware.load)
+    known = {**_known(frame["device"].astype(str), hardware.load), **(devices or {})}
     layers = _known(frame["layer"].astype(str), get)
     figures = _figures(known)
     return Facts(

@@ -18,13 +18,13 @@ import pandas as pd
 from costmodel import hardware, reports, systems
 from costmodel.arguments import typed
 from costmodel.crossing import QUANTITIES, crossover
-from costmodel.errors import CostmodelError, UnavailableError
+from costmodel.errors import CostmodelError, TableError, UnavailableError
 from costmodel.evaluate import evaluate
 from costmodel.explain import what_if
 from costmodel.facts import facts_of
 from costmodel.layers import Layer, get
 from costmodel.parallel.limits import largest
-from costmodel.predict import predict
+from costmodel.predict import as_device, predict
 from costmodel.prediction import Prediction
 from costmodel.sweep import as_frame, concat, log2_range
 
@@ -271,13 +271,21 @@ def _longest(case: Case, series: str, layer: Layer) -> dict[str, object]:
     return {**case.keys, "series": series, "longest_seq": largest(fits), "hbm_capacity_bytes": capacity}
 
 
-def page(file: Path | None = None, *, rung: str | None = None, command: str | None = None) -> reports.Page:
+def page(
+    file: Path | None = None,
+    *,
+    devices: Iterable[hardware.Device | str | Path] = (),
+    rung: str | None = None,
+    command: str | None = None,
+) -> reports.Page:
     """Return the report of a sweep's file or, without a file, the project's own report.
 
     Parameters
     ----------
     file : Path, optional
         CSV or Parquet, as written by `sweep`.
+    devices : iterable of Device, str or Path, optional
+        Devices in the file that are not shipped with the package: a page shows their figures, too.
     rung : str, optional
         Rung of the project's own report; a file has its own.
     command : str, optional
@@ -288,10 +296,20 @@ def page(file: Path | None = None, *, rung: str | None = None, command: str | No
     UnavailableError
         If a rung is given together with a file, whose predictions are already made.
     TableError
-        If the file is not a sweep's.
+        If the file is not a sweep's, or lacks one of the devices.
     """
+    own = {device.name: device for device in map(as_device, devices)}
     if file is None:
+        if own:
+            raise CostmodelError("-m names devices of a FILE; the project's own report has its ten")
         return reports.story(story(rung=rung), command=command or "costmodel report -o REPORT.html")
     if rung is not None:
         raise UnavailableError(f"{file} holds predictions already; give --rung to costmodel sweep instead")
-    return reports.compare(reports.read(file), command=command or f"costmodel report {file.name}")
+    frame = reports.read(file)
+    for name in own:
+        if name not in set(frame["device"].astype(str)):
+            raise TableError(
+                f"{file} has no rows of {name}; its devices: {', '.join(frame['device'].unique())}"
+            )
+    facts = facts_of(frame, own)
+    return reports.compare(frame, facts=facts, command=command or f"costmodel report {file.name}")

@@ -94,6 +94,12 @@ def report(
         Path | None,
         typer.Argument(metavar="FILE", help="Table of a sweep; default: the project's own report."),
     ] = None,
+    machines: Annotated[
+        list[str],
+        typer.Option(
+            "-m", "--machine", metavar="SPEC.yaml", help="Spec files of devices in FILE that are not shipped."
+        ),
+    ] = [],
     rung: o.Rung = None,
     force: o.Force = False,
 ) -> None:
@@ -105,7 +111,7 @@ def report(
     check_writable(out, overwrite=force, suffixes=(".html",))
     from costmodel import story
 
-    page = story.page(file, rung=rung, command=output.command())
+    page = story.page(file, devices=machines, rung=rung, command=output.command())
     output.write_page(page, out, overwrite=force)
 
 

@@ -54,6 +54,30 @@ def test_example_of_report_runs_on_the_output_of_sweeps(costmodel, desk):
     assert Path("report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
+def test_page_shows_the_figures_of_a_device_of_ones_own(costmodel, desk):
+    """A table has a device's name alone; the spec says what it reaches."""
+    pytest.importorskip("vl_convert", reason="a page needs the extra costmodel[report]")
+    t4 = Path("t4.yaml").read_text(encoding="utf-8")
+    own = re.sub(r"(?m)^vendor: .*", "vendor: Acme", re.sub(r"(?m)^name: .*", "name: acme/x1", t4))
+    Path("x1.yaml").write_text(re.sub(r"(?m)^title: .*", "title: Acme X1", own), encoding="utf-8")
+    sizes = ["seq=128..4096:log2", "batch=8", "hidden=1024"]
+    words = ["--set", "dtype=fp16", "-m", "x1.yaml", "h200-sxm", "-D", *sizes, "-o", "sweep.csv"]
+    assert costmodel("sweep", "lstm", *words).status == 0
+    pages = {}
+    for name, given in (("without", []), ("with", ["-m", "x1.yaml"])):
+        assert costmodel("report", "sweep.csv", *given, "-o", f"{name}.html").status == 0
+        pages[name] = Path(f"{name}.html").read_text(encoding="utf-8")
+    assert ("roof is not known" in pages["without"]) > ("roof is not known" in pages["with"])
+    assert ("Acme X1" in pages["with"]) > ("Acme X1" in pages["without"])
+    for wrong, says in (
+        (["sweep.csv", "-m", "t4"], "has no rows of nvidia/t4; its devices: acme/x1, nvidia/h200-sxm"),
+        (["-m", "x1.yaml"], "-m names devices of a FILE"),
+    ):
+        ended = costmodel("report", *wrong, "-o", "none.html")
+        assert ended.status == 2
+        assert says in ended.err
+
+
 def _no_page(*_, **__):
     raise CostmodelError("no page")
 
