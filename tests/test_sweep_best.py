@@ -88,6 +88,7 @@ def test_front_of_formulas_trades_time_for_the_cost_of_a_sequence(grid):
         ("cost /", "formula 'cost /': wanted an expression, such as 'cost / batch'"),
         ("cost < batch", "formula 'cost < batch': wanted a number, such as 'cost / batch'"),
         ("exec(batch)", "'exec'"),
+        ("3", "formula '3': has no column; wanted one, such as 'cost / batch'"),
         ("cost / hidden", "hidden is not a size of every layer; leave out tiled-attention"),
     ],
 )

@@ -11,7 +11,7 @@ import functools
 import operator
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -85,7 +85,11 @@ class _Expression:
     text: str
     columns: frozenset[str]
 
-    def _values(self, column: Callable[[str], Any]) -> Any:
+    #: Kind of NumPy's values that it has to have, and how messages call them, with an example.
+    _kind: ClassVar[str]
+    _wanted: ClassVar[str]
+
+    def __call__(self, column: Callable[[str], Any]) -> Any:
         """Return the value at each row.
 
         Parameters
@@ -96,29 +100,24 @@ class _Expression:
         Raises
         ------
         CostmodelError
-            If text is compared with numbers or used in arithmetic.
+            If text is compared with numbers or used in arithmetic, or the values are of another kind.
         """
+        told = f"{type(self).__name__.lower()} {self.text!r}"
         try:
             with np.errstate(all="ignore"):
-                found = _value(ast.parse(self.text, mode="eval").body, column)
+                found = np.asarray(_value(ast.parse(self.text, mode="eval").body, column))
         except (TypeError, ValueError):
             # NumPy's message names its own array types.
-            kind = type(self).__name__.lower()
-            raise CostmodelError(
-                f"{kind} {self.text!r}: mixes text and numbers; compare like with like"
-            ) from None
-        return np.asarray(found)
+            raise CostmodelError(f"{told}: mixes text and numbers; compare like with like") from None
+        if found.dtype.kind != self._kind:
+            raise CostmodelError(f"{told}: wanted {self._wanted}")
+        return found
 
 
 class Condition(_Expression):
-    """A condition on rows."""
+    """Whether each row is wanted."""
 
-    def __call__(self, column: Callable[[str], Any]) -> Any:
-        """Return whether each row meets the condition; see `_Expression`."""
-        holds = self._values(column)
-        if holds.dtype.kind != "b":
-            raise CostmodelError(f"condition {self.text!r}: wanted a comparison, such as 'seconds < 1e-3'")
-        return holds
+    _kind, _wanted = "b", "a comparison, such as 'seconds < 1e-3'"
 
     def parts(self) -> list[Condition]:
         """Return the conditions that are joined by ``and`` at the top level."""
@@ -128,14 +127,9 @@ class Condition(_Expression):
 
 
 class Formula(_Expression):
-    """A number computed from columns."""
+    """A number for each row."""
 
-    def __call__(self, column: Callable[[str], Any]) -> Any:
-        """Return the number at each row; see `_Expression`."""
-        found = self._values(column)
-        if found.dtype.kind != "f":
-            raise CostmodelError(f"formula {self.text!r}: wanted a number, such as 'cost / batch'")
-        return found
+    _kind, _wanted = "f", "a number, such as 'cost / batch'"
 
 
 def condition(text: str, known: Collection[str]) -> Condition:
@@ -161,6 +155,8 @@ def condition(text: str, known: Collection[str]) -> Condition:
 def formula(text: str, known: Collection[str]) -> Formula:
     """Return a formula, such as ``"cost / batch"``, parsed and checked; see `condition`."""
     found = Formula(*_parsed(text, known, "formula", "cost / batch"))
+    if not found.columns:
+        raise CostmodelError(f"formula {text!r}: has no column; wanted one, such as 'cost / batch'")
     found(lambda _: np.ones(1))  # raises if it is a comparison
     return found
 
