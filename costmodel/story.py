@@ -306,10 +306,9 @@ def page(
     if rung is not None:
         raise UnavailableError(f"{file} holds predictions already; give --rung to costmodel sweep instead")
     frame = reports.read(file)
+    named = frame["device"].astype(str).unique()
     for name in own:
-        if name not in set(frame["device"].astype(str)):
-            raise TableError(
-                f"{file} has no rows of {name}; its devices: {', '.join(frame['device'].unique())}"
-            )
+        if name not in named:
+            raise TableError(f"{file} has no rows of {name}; its devices: {', '.join(named)}")
     facts = facts_of(frame, own)
     return reports.compare(frame, facts=facts, command=command or f"costmodel report {file.name}")

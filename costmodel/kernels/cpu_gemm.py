@@ -139,8 +139,8 @@ def _with_threads(
     arithmetic = 2 * batch * padded * k / (device.peak(dtype) * share * c["peak_share"])
     # A single product with a vector is a routine of its own (gemv), which keeps several chains.
     chained = np.where((n * width <= _REGISTER) & ((narrow > 1) | (batch > 1)), batch * m * k, 0.0)
-    cycles = threads * device.clock_hz
-    arithmetic = np.maximum(arithmetic + packed / cycles, chained * c["chain_cycles"] / cycles)
+    cycles_s = threads * device.clock_hz
+    arithmetic = np.maximum(arithmetic + packed / cycles_s, chained * c["chain_cycles"] / cycles_s)
     weights, beside = batch * k * n * width, batch * (m * k + m * n) * width
     streamed = 1 / (c["vector_bytes_cycle"] * device.clock_hz * threads)
     in_caches = in_memory = np.zeros(m.shape)
