@@ -231,13 +231,13 @@ def logits(use: Use, vocab: int, width: int) -> Part:
 
 
 def between_ends(
-    c: Fields, use: Use, layers: Iterable[Part | Stack], *, kind: str = "rms"
+    c: Fields, use: Use, layers: Iterable[Part | Stack], *, kind: str = "rms", bias: bool = False
 ) -> Iterator[Part | Stack]:
-    """Yield the embedding, the layers, the final norm and the logits."""
+    """Yield the embedding, the layers, the final norm and the logits, with their biases if they have any."""
     yield embedding(use, c.vocab, c.d_model, tied=c.tied)
     yield from layers
     yield norm(use, "final norm", c.d_model, kind)
-    yield logits(use, c.vocab, c.d_model)
+    yield with_extra(logits(use, c.vocab, c.d_model), c.vocab if bias else 0)
 
 
 # -- halves of a layer -------------------------------------------------------------------------

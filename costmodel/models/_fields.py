@@ -40,6 +40,8 @@ class Field(NamedTuple):
         Largest value of a size.
     words : mapping of str to value
         Values that are also written as words.
+    listed : bool
+        Whether the value may be a list that has it once for each layer.
     """
 
     names: tuple[str, ...]
@@ -48,6 +50,7 @@ class Field(NamedTuple):
     may_be_zero: bool = False
     most: int = 2**40
     words: Mapping[str, Any] = MappingProxyType({})
+    listed: bool = False
 
     @property
     def least(self) -> int:
@@ -129,6 +132,8 @@ def _checked(value: Any, field: Field, name: str, whose: str) -> Any:
     kind = field.kind
     if isinstance(value, str) and value in field.words:
         return field.words[value]
+    if field.listed and isinstance(value, list) and value and all(v == value[0] for v in value):
+        value = value[0]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     right = isinstance(value, kind) and not (kind is int and isinstance(value, bool))

@@ -72,6 +72,8 @@ def test_two_devices_do_half_of_the_matrix_flops_each(name):
         ("stablelm", {"partial_rotary_factor": 0.5}, 8, 8),
         ("stablelm", {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, 8, 8),
         ("phi3", {"partial_rotary_factor": 0.75}, 8, 12),
+        ("glm4_moe", {"head_dim": 16}, 8, 8),
+        ("minimax_m2", {"head_dim": 16, "rotary_dim": 8}, 8, 8),
     ],
 )
 def test_positions_are_rotated_where_and_as_wide_as_in_hugging_faces_code(kind, said, layers, width):
@@ -106,12 +108,34 @@ def test_layers_have_a_window_where_hugging_faces_code_gives_them_one(kind, said
         ("arcee", {"hidden_act": "relu3"}, r"unknown activation \(hidden_act\) 'relu3'; did you mean 'relu'"),
         ("smollm3", {"no_rope_layers": [1, 0]}, "no_rope_layers has 2 entries for 3 layers; wanted one each"),
         ("exaone4", {"sliding_window_pattern": "LLG"}, "sliding_window_pattern should be a whole number"),
+        ("ernie4_5_moe", {"use_bias": True}, "ernie4_5_moe: wanted experts without biases"),
+        ("hunyuan_v1_moe", {"moe_topk": [1, 2, 1], "num_experts": 4}, r"got \[1, 2, 1\]"),
     ],
 )
 def test_values_that_change_the_computation_and_are_unknown_are_refused(kind, said, message):
     with pytest.raises(CostmodelError, match=message) as caught:
         _ = of(kind, **said).parameters
     assert "\n" not in str(caught.value)
+
+
+# -- mixtures ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "dense"),
+    [
+        ("glm4_moe", {}, 1),
+        ("glm4_moe", {"first_k_dense_replace": 3}, 3),
+        ("ernie4_5_moe", {}, 1),
+        ("ernie4_5_moe", {"moe_layer_start_index": 2, "moe_layer_end_index": 5}, 4),
+        ("ernie4_5_moe", {"moe_layer_end_index": -1, "moe_layer_interval": 2}, 4),
+        ("hunyuan_v1_moe", {}, 0),
+        ("hunyuan_v1_dense", {"num_experts": 4, "moe_topk": 2}, 8),
+    ],
+)
+def test_layers_without_experts_are_those_of_hugging_faces_code(kind, said, dense):
+    parts = of(kind, **{"num_hidden_layers": 8, **said}).prefill().parts
+    assert sum(p.repeats for p in parts if p.layer.name == "swiglu") == dense
 
 
 # -- what halves share -------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from costmodel.errors import CostmodelError
 from costmodel.models._blocks import (
     Use,
     between_ends,
@@ -75,8 +76,16 @@ class Traits:
         0: all rotate. ``no_rope_layer_interval`` and ``no_rope_layers`` override this.
     attention_bias : bool
         Default for biases of Q, K, V and the output.
+    dense : bool
+        Whether no layer has experts whatever the configuration says: it also describes mixtures.
     expert_bias : bool
         Whether the router and the experts have biases.
+    correction : bool
+        Whether the router has an offset per expert with which it chooses (arXiv 2408.15664).
+    shared : int
+        Default number of shared experts.
+    shared_gate : bool
+        Whether the shared expert is scaled by one number per token.
     sinks : bool
         Whether the softmax of each head has one more, learned score, to which nothing is attended.
     """
@@ -98,7 +107,11 @@ class Traits:
     local_rotary: bool = False
     unrotated: int = 0
     attention_bias: bool = False
+    dense: bool = False
     expert_bias: bool = False
+    correction: bool = False
+    shared: int = 0
+    shared_gate: bool = False
     sinks: bool = False
 
 
@@ -107,6 +120,8 @@ class Traits:
 MAX_WINDOW_LAYERS, WINDOW = 28, 4096
 #: Entries allowed in ``layer_types``.
 LAYER_TYPES = ("full_attention", "sliding_attention")
+#: Names of the number of experts.
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 #: Patterns of layers that are written as words (EXAONE 4.0): local and global layers.
 PATTERNS = {"LLLG": 4}
 #: Learned numbers of an activation.
@@ -117,7 +132,7 @@ TRAITS = {
     "mistral": Traits(local=1),
     "mixtral": Traits(local=1),
     "qwen2": Traits(qkv_bias=True, upper=True, asked=True),
-    "qwen2_moe": Traits(qkv_bias=True, upper=True, asked=True),
+    "qwen2_moe": Traits(qkv_bias=True, upper=True, asked=True, shared_gate=True),
     "qwen3": Traits(qk_norm="head", upper=True, asked=True),
     "qwen3_moe": Traits(qk_norm="head", local=1, asked=True),
     "phi3": Traits(local=1),
@@ -140,6 +155,14 @@ TRAITS = {
     "arcee": Traits(gated=False, function="relu2"),
     "apertus": Traits(qk_norm="head", gated=False, function="xielu"),
     "exaone4": Traits(qk_norm="head", norms="after", local=4, local_rotary=True),
+    "olmoe": Traits(qk_norm="row"),
+    "glm4_moe": Traits(qk_norm="head", qk_asked=True, out_bias=False, correction=True, shared=1),
+    "ernie4_5": Traits(tied=True, dense=True),
+    "ernie4_5_moe": Traits(tied=True, correction=True, shared=2),
+    "minimax_m2": Traits(qk_norm="row", correction=True),
+    "hunyuan_v1_dense": Traits(qk_norm="head", dense=True),
+    "hunyuan_v1_moe": Traits(qk_norm="head", shared=1),
+    "phimoe": Traits(norm="layer", local=1),
 }
 
 #: Defaults of transformers' configuration classes. A language model saved inside another lacks keys that
@@ -180,6 +203,31 @@ LEFT_TO_DEFAULTS = {
     "stablelm": {"num_key_value_heads": 32, "partial_rotary_factor": 0.25},
     "cohere2": {"sliding_window": 4096},
     "exaone4": {"num_key_value_heads": 32, "sliding_window": 4096},
+    "olmoe": {"num_experts": 64, "num_experts_per_tok": 8},
+    "glm4_moe": {
+        "num_key_value_heads": 8,
+        "partial_rotary_factor": 0.5,
+        "n_routed_experts": 128,
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 1408,
+        "first_k_dense_replace": 1,
+    },
+    "ernie4_5": {"num_key_value_heads": 2, "head_dim": 128},
+    "ernie4_5_moe": {
+        "num_key_value_heads": 4,
+        "moe_num_experts": 64,
+        "moe_k": 6,
+        "moe_intermediate_size": 1536,
+        "moe_layer_start_index": 1,
+    },
+    "minimax_m2": {
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "num_local_experts": 256,
+        "num_experts_per_tok": 8,
+    },
+    "hunyuan_v1_moe": {"num_experts": 1},
+    "phimoe": {"num_key_value_heads": 8, "num_local_experts": 16, "num_experts_per_tok": 2},
 }
 
 
@@ -203,7 +251,8 @@ FIELDS = {
     "act": ACT,
     "parallel": Field(("use_parallel_residual",), lambda f: TRAITS[f.type].parallel, bool),
     "normed": Field(("use_qk_norm", "qk_layernorm"), lambda f: not TRAITS[f.type].qk_asked, bool),
-    "rotary_share": Field(("partial_rotary_factor",), 1.0, float),
+    "rotary_dim": Field(("rotary_dim",), same("head_dim")),
+    "rotary_share": Field(("partial_rotary_factor",), lambda f: f.rotary_dim / f.head_dim, float),
     "rotated": Field(("no_rope_layers",), (), list),
     "unrotated": Field(("no_rope_layer_interval",), lambda f: TRAITS[f.type].unrotated, may_be_zero=True),
     "uses_window": Field(("use_sliding_window",), lambda f: not TRAITS[f.type].asked, bool),
@@ -211,11 +260,24 @@ FIELDS = {
     "window_from": Field(("max_window_layers",), MAX_WINDOW_LAYERS, may_be_zero=True),
     "layer_types": Field(("layer_types",), (), list),
     "local": Field(("sliding_window_pattern",), lambda f: TRAITS[f.type].local, words=PATTERNS),
-    "experts": Field(("num_local_experts", "num_experts"), 0),
-    "top_k": Field(("num_experts_per_tok", "experts_per_token"), 1, may_be_zero=True),
-    "d_expert": Field(("moe_intermediate_size",), same("d_ff"), may_be_zero=True),
-    "d_shared": Field(("shared_expert_intermediate_size",), 0),
-    "sparse_step": Field(("decoder_sparse_step",), 1),
+    "experts": Field(EXPERTS, 0, listed=True),
+    "top_k": Field(
+        ("num_experts_per_tok", "experts_per_token", "moe_topk", "moe_k"), 1, may_be_zero=True, listed=True
+    ),
+    "d_expert": Field(("moe_intermediate_size",), same("d_ff"), may_be_zero=True, listed=True),
+    "shared": Field(
+        ("n_shared_experts", "moe_num_shared_experts", "num_shared_expert"),
+        lambda f: TRAITS[f.type].shared,
+        may_be_zero=True,
+        listed=True,
+    ),
+    "d_shared": Field(
+        ("shared_expert_intermediate_size",), lambda f: f.shared * f.d_expert, may_be_zero=True
+    ),
+    "dense_first": Field(("first_k_dense_replace", "moe_layer_start_index"), 0),
+    "sparse_last": Field(("moe_layer_end_index",), -1.0, float),  # −1 is the last layer
+    "sparse_step": Field(("decoder_sparse_step", "moe_layer_interval"), 1),
+    "head_bias": Field(("lm_head_bias",), False, bool),
     "dense_only": Field(("mlp_only_layers",), (), list),
 }
 
@@ -239,9 +301,21 @@ def kinds(c: Fields) -> Counter[tuple[int | None, bool, bool]]:
         window = c.window if local and c.window and c.uses_window else None
         if traits.local_rotary and c.window:
             rotates = local
-        sparse = c.experts > 0 and i not in c.dense_only and (i + 1) % c.sparse_step == 0
-        found[window, rotates, sparse] += 1
+        found[window, rotates, _sparse(c, i)] += 1
     return found
+
+
+def _sparse(c: Fields, i: int) -> bool:
+    """Return whether layer `i` has experts."""
+    if (
+        TRAITS[c.type].dense
+        or not c.experts
+        or i in c.dense_only
+        or i < c.dense_first
+        or (i + 1) % c.sparse_step
+    ):
+        return False
+    return c.sparse_last < 0 or i <= c.sparse_last
 
 
 def _last_of(every: int, i: int) -> bool:
@@ -276,14 +350,21 @@ def layer(c: Fields, use: Use, window: int | None, rotates: bool, sparse: bool) 
 
 
 def _inner(c: Fields, use: Use, sparse: bool) -> Iterator[Part]:
-    """Yield the feed-forward layer, or the experts; a shared expert is scaled by one number per token."""
+    """Yield the feed-forward layer, or the experts.
+
+    Raises
+    ------
+    CostmodelError
+        If experts have biases, of which only gpt-oss's are known.
+    """
     traits = TRAITS[c.type]
     function = function_of(c, traits.function)
     if not sparse:
         part = feed_forward(use, c.d_model, c.d_ff, function, gated=traits.gated, bias=c.mlp_bias)
         yield with_extra(part, LEARNED.get(function, 0))
         return
-    shared = c.d_shared
+    if c.mlp_bias:
+        raise CostmodelError(f"{c.type}: wanted experts without biases (use_bias, mlp_bias: false), got true")
     # The router's output, gate and up projections, and the projection down.
     biases = c.experts * (1 + 2 * c.d_expert + c.d_model) if traits.expert_bias else 0
     yield from experts(
@@ -293,16 +374,16 @@ def _inner(c: Fields, use: Use, sparse: bool) -> Iterator[Part]:
         c.experts,
         c.top_k,
         function=function,
-        shared=shared,
-        gated=shared > 0,
-        extra=biases,
+        shared=c.d_shared,
+        gated=traits.shared_gate and c.d_shared > 0,
+        extra=biases + (c.experts if traits.correction else 0),
     )
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Return the embedding, the layers, the norm and the logits."""
     layers = (repeated(layer(c, use, *kind), count) for kind, count in kinds(c).items())
-    return between_ends(c, use, layers, kind=TRAITS[c.type].norm)
+    return between_ends(c, use, layers, kind=TRAITS[c.type].norm, bias=c.head_bias)
 
 
 LLAMA = Family(
@@ -312,9 +393,9 @@ LLAMA = Family(
     source=(
         "Touvron et al., arXiv 2302.13971 and 2307.09288 (Llama); Jiang et al., arXiv 2310.06825 and "
         "2401.04088 (Mistral, Mixtral); arXiv 2407.10671 and 2505.09388 (Qwen); arXiv 2403.08295, "
-        "2408.00118 and 2503.19786 (Gemma); arXiv 2404.14219 (Phi-3); arXiv 2508.10925 (gpt-oss); arXiv "
-        "2501.00656 (OLMo 2); arXiv 2402.19173 (StarCoder2); arXiv 2402.17834 (StableLM); arXiv 2509.14233 "
-        "(Apertus); arXiv 2507.11407 (EXAONE 4.0); Hugging Face transformers, modeling_*.py"
+        "2408.00118 and 2503.19786 (Gemma); arXiv 2404.14219 (Phi-3); arXiv 2508.10925 (gpt-oss); "
+        "arXiv 2501.00656 and 2409.02060 (OLMo); arXiv 2508.06471 (GLM); Hugging Face transformers, "
+        "modeling_*.py"
     ),
     left_out="dropout, masks, scaling and clipping by constants, sampling",
     cut={"heads": "heads", "kv_heads": "key and value heads", "d_ff": "inner width"},
