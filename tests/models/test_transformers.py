@@ -6,10 +6,12 @@ import dataclasses
 import warnings
 
 import pytest
+from configurations import GATED, LLAMA_LIKE, SMALL
 
 from costmodel import evaluate
 from costmodel.models import available, from_config, load
 from costmodel.models.config import CATALOGUE, _yaml
+from costmodel.symbols import symbol
 
 torch = pytest.importorskip("torch")
 flop_counter = pytest.importorskip("torch.utils.flop_counter")
@@ -48,14 +50,9 @@ def test_parameters_equal_those_of_hugging_faces_module(name):
     figures = figures_of(name)
     if figures["model_type"] in OWN:
         pytest.skip("not one of Hugging Face's architectures")
-    module = build(figures, "meta")
-    # The router's offsets are a parameter in DeepSeek's code but a buffer in Hugging Face's.
-    offsets = sum(b.numel() for key, b in module.named_buffers() if key.endswith("correction_bias"))
-    assert load(name).parameters == sum(p.numel() for p in module.parameters()) + offsets
+    assert load(name).parameters == parameters_of(build(figures, "meta"))
 
 
-SMALL = {"vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
-GATED = {**SMALL, "intermediate_size": 96, "num_key_value_heads": 2}
 LATENT = {
     "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8, "n_routed_experts": 4,
     "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "first_k_dense_replace": 1,
@@ -93,12 +90,57 @@ CONFIGS = {
     "bert": {**SMALL, "intermediate_size": 256, "max_position_embeddings": 128},
     "t5": {"vocab_size": 1000, "d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 3, "num_heads": 4},
     "rwkv": {"vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 3, "context_length": 128},
+    **LLAMA_LIKE,
 }
+#: Types that keep other things than keys and values of each layer, or whose code does.
+OTHER_CACHES = ("deepseek_v2", "deepseek_v3", "mamba", "bert", "t5", "rwkv")
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
-def test_flops_of_a_forward_pass_equal_torchs_count(kind):
-    figures = {"model_type": kind, **CONFIGS[kind]}
+def figures_for(name):
+    return {"model_type": name.partition("/")[0], **CONFIGS[name]}
+
+
+def parameters_of(module):
+    """Return the number of parameters of a module, with its router's offsets.
+
+    These are a parameter in DeepSeek's code but a buffer in Hugging Face's.
+    """
+    offsets = sum(b.numel() for key, b in module.named_buffers() if key.endswith("correction_bias"))
+    return offsets + sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_parameters_of_small_configurations_equal_those_of_hugging_faces_module(name):
+    figures = figures_for(name)
+    assert from_config(figures).parameters == parameters_of(build(figures, "meta"))
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in OTHER_CACHES])
+def test_the_cache_has_the_size_of_hugging_faces(name):
+    """After a pass over 8 tokens, fewer than any window has."""
+    figures, batch, seq = figures_for(name), 2, 8
+    module = build(figures, "cpu").eval()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        cache = module(input_ids=torch.ones(batch, seq, dtype=torch.long), use_cache=True).past_key_values
+    numbers = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
+    ours = from_config(figures).cache_bytes("fp32")
+    assert ours.subs({symbol("batch"): batch, symbol("seq_kv"): seq}) == 4 * numbers
+
+
+@pytest.mark.parametrize("name", LLAMA_LIKE)
+def test_saved_configurations_mean_the_same_model(name):
+    """Hugging Face leaves out what equals a default, and moves what concerns rotation to a mapping."""
+    figures = figures_for(name)
+    saved = build(figures, "meta").config.to_diff_dict()
+    assert from_config(saved).parameters == from_config(figures).parameters
+    shares = {from_config(c).fields.rotary_share for c in (saved, figures)}
+    assert len(shares) == 1
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_flops_of_a_forward_pass_equal_torchs_count(name):
+    figures, kind = figures_for(name), name.partition("/")[0]
     batch, seq = 2, 40
     module = build(figures, "cpu").eval()
     tokens = torch.zeros(batch, seq, dtype=torch.long)

@@ -55,20 +55,16 @@ def layer(c: Fields, use: Use) -> Iterator[Part]:
     attention = self_attention(use, heads)
     inner = (feed_forward(use, c.d_model, c.d_ff, FUNCTION[c.type], bias=c.bias),)
     if c.norm_first:
-        yield from residual(use, "attention", c.d_model, attention, kind="layer")
-        yield from residual(use, "feed-forward", c.d_model, inner, kind="layer")
+        yield from residual(use, "attention", c.d_model, attention, kind=_norm(c))
+        yield from residual(use, "feed-forward", c.d_model, inner, kind=_norm(c))
     else:
-        yield from residual_then_norm(use, "attention", c.d_model, attention)
-        yield from residual_then_norm(use, "feed-forward", c.d_model, inner)
+        yield from residual_then_norm(use, "attention", c.d_model, attention, kind=_norm(c))
+        yield from residual_then_norm(use, "feed-forward", c.d_model, inner, kind=_norm(c))
 
 
-def learned(c: Fields, part: Part) -> Part:
-    """Return a part; of a norm without gains and offsets, without the parameters that its layer counts.
-
-    Its time still includes reading them, which is little.
-    """
-    plain = part.layer.name == "norm" and not c.gains
-    return with_extra(part, -part.expression(part.layer.parameters())) if plain else part
+def _norm(c: Fields) -> str:
+    """Return the kind of the norms; see `NORMS`."""
+    return "layer" if c.gains else "layer-bare"
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
@@ -78,9 +74,9 @@ def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     yield with_extra(embedding(use, c.vocab, c.embedded, tied=c.tied), positions)
     if narrow:
         yield linear(use, "embedding projection", c.embedded, c.d_model)
-    yield repeated((learned(c, part) for part in layer(c, use)), c.layers)
+    yield repeated(layer(c, use), c.layers)
     if c.norm_first and not c.no_last:
-        yield learned(c, norm(use, "final norm", c.d_model, "layer"))
+        yield norm(use, "final norm", c.d_model, _norm(c))
     if narrow:
         yield linear(use, "projection to the embedding width", c.d_model, c.embedded)
     yield logits(use, c.vocab, c.embedded)
