@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from costmodel.errors import CostmodelError
 from costmodel.models._blocks import (
@@ -73,7 +74,7 @@ TRAITS = {
 }
 
 #: Defaults of transformers' configuration classes.
-LEFT_TO_DEFAULTS = {
+LEFT_TO_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "gpt_neox": {"rotary_pct": 0.25},
     "gptj": {"rotary_dim": 64},
     "phi": {"partial_rotary_factor": 0.5},
