@@ -29,7 +29,7 @@ class Field(NamedTuple):
     Attributes
     ----------
     names : tuple of str
-        Its names in configurations, the usual name first.
+        Its names in configurations, the usual name first; none: it is always computed.
     default : object
         Its value if it is absent; a function computes it from the fields read before.
     kind : type
@@ -219,10 +219,10 @@ def function_of(c: Fields, default: str) -> str:
 
 #: Fields of most architectures.
 ACT = Field(("hidden_activation", "hidden_act", "activation_function", "activation"), "", str)
-D_MODEL = Field(("hidden_size", "n_embd", "d_model", "embedding_dim"))
+D_MODEL = Field(("hidden_size", "n_embd", "n_embed", "d_model", "embedding_dim"))
 #: Layers are handled one by one, so more than a million would take forever.
-LAYERS = Field(("num_hidden_layers", "n_layer", "num_layers", "num_blocks"), most=10**6)
-HEADS = Field(("num_attention_heads", "n_head", "num_heads"))
+LAYERS = Field(("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_blocks"), most=10**6)
+HEADS = Field(("num_attention_heads", "n_head", "n_heads", "num_heads"))
 VOCAB = Field(("vocab_size",))
 TIED = Field(("tie_word_embeddings",), True, bool)
 UNTIED = Field(("tie_word_embeddings",), False, bool)

@@ -53,7 +53,27 @@ LLAMA_LIKE = {
     "phimoe/biases": {**GATED, **MIXED, "attention_bias": True, "lm_head_bias": True},
 }
 
+GPT = {"vocab_size": 1000, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 128}
+NEOX = {**SMALL, "intermediate_size": 96}
+MPT = {"vocab_size": 1000, "d_model": 64, "n_layers": 3, "n_heads": 4, "max_seq_len": 128}
+CLASSIC = {
+    "gpt_neox": NEOX,
+    "gpt_neox/serial": {**NEOX, "use_parallel_residual": False, "attention_bias": False},
+    "gptj": {**GPT, "rotary_dim": 8},
+    "falcon": SMALL,
+    "falcon/grouped": {**SMALL, "new_decoder_architecture": True, "num_kv_heads": 2},
+    "falcon/one_norm": {**SMALL, "new_decoder_architecture": True, "num_ln_in_parallel_attn": 1},
+    "falcon/alibi": {**SMALL, "alibi": True, "bias": True, "parallel_attn": False, "multi_query": False},
+    "bloom": {"vocab_size": 1000, "hidden_size": 64, "n_layer": 3, "n_head": 4},
+    "phi": NEOX,
+    "phi/norms": {**NEOX, "num_key_value_heads": 2, "qk_layernorm": True, "hidden_act": "gelu"},
+    "gpt_bigcode": GPT,
+    "gpt_bigcode/heads": {**GPT, "multi_query": False, "n_inner": 96},
+    "mpt": MPT,
+}
+FAMILIES = {**LLAMA_LIKE, **CLASSIC}
+
 
 def figures(name):
     """Return the configuration of that name."""
-    return {"model_type": name.partition("/")[0], **LLAMA_LIKE[name]}
+    return {"model_type": name.partition("/")[0], **FAMILIES[name]}

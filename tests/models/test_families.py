@@ -2,7 +2,7 @@
 
 import pytest
 import sympy as sp
-from configurations import GATED, LLAMA_LIKE, figures
+from configurations import CLASSIC, FAMILIES, GATED, figures
 
 from costmodel import evaluate, predict
 from costmodel.errors import CostmodelError
@@ -20,14 +20,21 @@ def sizes_of(model):
 
 
 def of(kind, **said):
-    return from_config({"model_type": kind, **GATED, **said})
+    return from_config({"model_type": kind, **(FAMILIES[kind] if kind in CLASSIC else GATED), **said})
 
 
 def parts_of(model, name):
     return [part for part in model.parts if part.name == name]
 
 
-@pytest.mark.parametrize("name", LLAMA_LIKE)
+@pytest.mark.parametrize(
+    ("kind", "said"), [("falcon", {"alibi": True}), ("bloom", {}), ("mpt", {}), ("gpt_bigcode", {})]
+)
+def test_models_with_alibi_or_learned_positions_rotate_nothing(kind, said):
+    assert not parts_of(of(kind, **said).prefill(), "rotary")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 def test_every_use_has_consistent_bounds(name):
     model = from_config(figures(name))
     for use in (model.training(), model.prefill(), model.decode()):
@@ -37,7 +44,11 @@ def test_every_use_has_consistent_bounds(name):
     assert generation(model, H200, prompt=8, new=3).seconds > 0
 
 
-@pytest.mark.parametrize("name", LLAMA_LIKE)
+#: Models with a single head of keys, which both of two devices have.
+ONE_KEY = ("falcon", "gpt_bigcode")
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in ONE_KEY])
 def test_two_devices_do_half_of_the_matrix_flops_each(name):
     whole = from_config(figures(name))
     for one, share in zip(
@@ -74,6 +85,11 @@ def test_two_devices_do_half_of_the_matrix_flops_each(name):
         ("phi3", {"partial_rotary_factor": 0.75}, 8, 12),
         ("glm4_moe", {"head_dim": 16}, 8, 8),
         ("minimax_m2", {"head_dim": 16, "rotary_dim": 8}, 8, 8),
+        ("gpt_neox", {}, 8, 4),
+        ("gpt_neox", {"rotary_pct": 1.0}, 8, 16),
+        ("gptj", {"n_layer": 8}, 8, 8),
+        ("phi", {}, 8, 8),
+        ("falcon", {}, 8, 16),
     ],
 )
 def test_positions_are_rotated_where_and_as_wide_as_in_hugging_faces_code(kind, said, layers, width):
@@ -109,6 +125,9 @@ def test_layers_have_a_window_where_hugging_faces_code_gives_them_one(kind, said
         ("smollm3", {"no_rope_layers": [1, 0]}, "no_rope_layers has 2 entries for 3 layers; wanted one each"),
         ("exaone4", {"sliding_window_pattern": "LLG"}, "sliding_window_pattern should be a whole number"),
         ("ernie4_5_moe", {"use_bias": True}, "ernie4_5_moe: wanted experts without biases"),
+        ("mpt", {"attn_config": {"qk_ln": True}}, "configuration of mpt: qk_ln should be False, got True"),
+        ("mpt", {"attn_config": {"alibi": False}}, "configuration of mpt: alibi should be True, got False"),
+        ("mpt", {"no_bias": False}, "configuration of mpt: no_bias should be True, got False"),
         ("hunyuan_v1_moe", {"moe_topk": [1, 2, 1], "num_experts": 4}, r"got \[1, 2, 1\]"),
     ],
 )
@@ -116,6 +135,29 @@ def test_values_that_change_the_computation_and_are_unknown_are_refused(kind, sa
     with pytest.raises(CostmodelError, match=message) as caught:
         _ = of(kind, **said).parameters
     assert "\n" not in str(caught.value)
+
+
+# -- heads of keys and values ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "heads"),
+    [
+        ("falcon", {}, 1),
+        ("falcon", {"num_kv_heads": 4}, 1),  # as in Falcon-7B's configuration, whose code ignores it
+        ("falcon", {"multi_query": False}, 4),
+        ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}, 2),
+        ("gpt_bigcode", {}, 1),
+        ("gpt_bigcode", {"multi_query": False}, 4),
+        ("phi", {"num_key_value_heads": 2}, 2),
+        ("bloom", {}, 4),
+        ("gpt2", {**CLASSIC["gpt_bigcode"]}, 4),
+    ],
+)
+def test_a_token_caches_a_key_and_a_value_for_each_of_these_heads(kind, said, heads):
+    """In 3 layers, of 16 numbers in 2 bytes each."""
+    cache = of(kind, **said).cache_bytes("bf16")
+    assert cache.subs({symbol("batch"): 1, symbol("seq_kv"): 1}) == 3 * 2 * heads * 16 * 2
 
 
 # -- mixtures ----------------------------------------------------------------------------------
@@ -141,13 +183,17 @@ def test_layers_without_experts_are_those_of_hugging_faces_code(kind, said, dens
 # -- what halves share -------------------------------------------------------------------------
 
 
-def test_parallel_halves_keep_their_input_and_its_norm_once():
-    """After a first half comes a second input and its norm: two more tables of d_model per token."""
+@pytest.mark.parametrize(("kind", "tables"), [("stablelm", 2), ("gpt_neox", 1)])
+def test_parallel_halves_keep_their_input_once(kind, tables):
+    """Else a second half has an input of its own, and its norm, which with one norm for both is the first's.
+
+    Each is a table of d_model numbers per token, in each of 3 layers.
+    """
     kept = [
-        evaluate(of("stablelm", use_parallel_residual=p).training("bf16", optimizer=None), batch=2, seq=48)
+        evaluate(of(kind, use_parallel_residual=p).training("bf16", optimizer=None), batch=2, seq=48)
         for p in (False, True)
     ]
-    assert kept[0]["kept_bytes"] - kept[1]["kept_bytes"] == 3 * 2 * (2 * 48) * 2 * 64
+    assert kept[0]["kept_bytes"] - kept[1]["kept_bytes"] == 3 * tables * (2 * 48) * 2 * 64
 
 
 def all_reduces(model):
@@ -161,6 +207,7 @@ def all_reduces(model):
     [
         ("llama", {64: 2 * 3 + 1}),
         ("cohere", {64: 3 + 1}),  # both halves are summed together
+        ("gpt_neox", {64: 3 + 1}),
         ("olmo2", {64: 2 * 3 + 1, 1: 2 * 3}),  # a sum of squares for each of Q's and K's norms
     ],
 )
@@ -178,6 +225,8 @@ def test_devices_that_share_a_layer_sum_what_each_has_a_part_of(kind, expected):
         ("cohere", Layered),
         ("olmo2", Layered),
         ("stablelm", Layered),
+        ("gpt_neox", Layered),
+        ("gpt_bigcode", Transformer),
     ],
 )
 def test_only_plain_layers_are_planned_as_megatrons(kind, stack):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from costmodel.errors import CostmodelError
 from costmodel.models._blocks import (
@@ -174,7 +175,7 @@ _GEMMA3 = {
     "head_dim": 256,
     "sliding_window": 4096,
 }
-LEFT_TO_DEFAULTS = {
+LEFT_TO_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "mistral": {"num_key_value_heads": 8, "sliding_window": 4096},
     "mixtral": {"num_key_value_heads": 8, "num_experts": 8, "num_experts_per_tok": 2},
     "qwen2_moe": {
@@ -315,7 +316,7 @@ def _sparse(c: Fields, i: int) -> bool:
         or (i + 1) % c.sparse_step
     ):
         return False
-    return c.sparse_last < 0 or i <= c.sparse_last
+    return bool(c.sparse_last < 0 or i <= c.sparse_last)
 
 
 def _last_of(every: int, i: int) -> bool:
