@@ -226,7 +226,7 @@ CONDITIONS = [
 @pytest.mark.parametrize("text", CONDITIONS)
 def test_conditions_keep_the_rows_that_pandas_keeps(text):
     kinds = [cm.TiledAttention(), cm.LSTM()]
-    given = {**SIZES, "kv_heads": [2, 4], "hidden": 64}
+    given = {**SIZES, "kv_heads": [2, 3], "hidden": 64}
     both = "heads % kv_heads == 0"
     # The layer refuses heads that kv_heads does not divide: `where` removes them before they are predicted.
     everything = cm.sweep(
@@ -238,6 +238,45 @@ def test_conditions_keep_the_rows_that_pandas_keeps(text):
     assert len(found) == len(wanted)
     assert np.array_equal(found["seconds"], wanted["seconds"])
     assert np.array_equal(found["heads"], wanted["heads"], equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "text", ["layer == 'lstm'", "options == 'lstm[fp16]'", "dtype == 'fp16'", "device == 'google/tpu-v5e'"]
+)
+def test_conditions_on_text_and_sizes_apply_before_sizes_are_refused(text):
+    """Four heads cannot share three keys evenly, and the layer refuses them."""
+    kinds = [cm.TiledAttention(), cm.LSTM(dtype="fp16")]
+    sizes = {"batch": 1, "seq": 8, "hidden": 8, "heads": 4, "head_dim": 8, "kv_heads": [2, 3]}
+    found = cm.sweep(kinds, "h200-sxm", rung="bound", where=f"{text} or heads % kv_heads == 0", **sizes)
+    attention = found[found["layer"] == "tiled-attention"]
+    assert attention["kv_heads"].tolist() == [2]
+
+
+@pytest.mark.parametrize("given", [{}, {"summary": [2, 8, 32]}])
+def test_conditions_on_sizes_with_defaults_apply_before_sizes_are_refused(given):
+    """A block of `stride` positions cannot be summarised in more of them, and the layer refuses it."""
+    strides, layer = [4, 8, 16], layers.get("strided")(pattern="fixed")
+    sizes = {"batch": 1, "heads": 2, "seq": 256, "head_dim": 64, "stride": strides, **given}
+    with pytest.raises(SizeError, match="summary"):
+        make_grid(layer, "h200-sxm", sizes, rung="bound")
+    found = cm.sweep(layer, "h200-sxm", sizes, rung="bound", where="stride >= summary")
+    summaries = given.get("summary", [layer.defaults["summary"]])
+    wanted = {(stride, summary) for stride in strides for summary in summaries if stride >= summary}
+    assert {(row.stride, row.summary) for row in found.itertuples()} == wanted
+
+
+def test_sizes_that_equal_others_by_default_are_known_before_sizes_are_refused():
+    """Channels that come in three groups; those that go in are as many by default."""
+    layer = layers.get("conv")(groups=3)
+    sizes = {"batch": 1, "seq": 8, "d_model": [4, 6, 9]}
+    found = cm.sweep(layer, "h200-sxm", sizes, rung="bound", where="input % 3 == 0")
+    assert found["d_model"].tolist() == [6, 9]
+
+
+@pytest.mark.parametrize("where", ["seq > 5", "seconds < 0"])
+def test_boxes_without_a_wanted_point_are_skipped(where):
+    grid = make_grid(cm.LSTM(), "h200-sxm", rung="bound", batch=1, seq=[1, 5], hidden=8, where=where)
+    assert list(grid.predicted(grid.chunks[0])) == []
 
 
 def test_sizes_that_do_not_go_together_are_refused_when_the_grid_is_made():
