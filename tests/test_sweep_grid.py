@@ -114,6 +114,33 @@ def test_grid_of_a_billion_points_is_computed_only_where_asked():
     assert last["matrix_flops"][0] == 2 * 1000**3
 
 
+@pytest.mark.parametrize(
+    ("asked", "text"),
+    [
+        ({"rung": "bond"}, "unknown rung 'bond'; did you mean 'bound'"),
+        ({"framework": "vlm"}, "unknown framework 'vlm'; did you mean 'vllm'"),
+        ({"state": "wram"}, "unknown state 'wram'; did you mean 'warm'"),
+    ],
+)
+def test_unknown_words_are_refused_when_the_grid_is_made(asked, text):
+    with pytest.raises(UnknownNameError, match=text):
+        make_grid(cm.LSTM(), "h200-sxm", batch=1, seq=8, hidden=8, **asked)
+
+
+def test_state_is_a_size_where_it_is_a_number():
+    mamba = layers.get("mamba")()
+    grid = make_grid(mamba, "h200-sxm", rung="bound", batch=1, seq=8, d_model=8, state=[8, 16])
+    assert whole(grid)["state_size"].tolist() == [8, 16]
+
+
+def test_a_grid_has_at_most_a_million_million_points():
+    axis = np.arange(1, 10_001)
+    assert make_grid(cm.Matmul(), "h200-sxm", rung="bound", m=axis, n=axis, k=axis).points == 10**12
+    text = r"wanted at most 1,000,000,000,000 points, got 1,000,100,000,000; give longer steps"
+    with pytest.raises(SizeError, match=text):
+        make_grid(cm.Matmul(), "h200-sxm", rung="bound", m=axis, n=axis, k=[*axis, 20_000])
+
+
 def test_grid_survives_pickling():
     grid = make_grid(cm.LSTM(), "h200-sxm", rung="bound", batch=1, seq=[1, 2], hidden=8, where="seq > 1")
     grid.warm_up()
@@ -200,6 +227,8 @@ def test_a_device_without_a_tdp_has_no_energy():
     [
         ({"a100-sxm-80gb": 1.0}, "device .* of this sweep"),
         ({"h200-sxm": -1.0}, "positive number"),
+        ({"h200-sxm": 0.0}, "positive number for an hour, got 0.0"),
+        ({"h200-sxm": math.inf}, "positive number for an hour, got inf"),
     ],
 )
 def test_bad_prices_are_refused(prices, text):
