@@ -571,6 +571,7 @@ def test_impossible_sizes_of_a_step_are_refused(given, message):
         ({"num_layers": 0}, "size num_layers: wanted .* got 0"),
         ({"vocab": -1}, "size vocab: wanted .* got -1"),
         ({"d_ff": 0}, "size d_ff: wanted .* got 0"),
+        ({"embedded": 0}, "size embedded: wanted .* got 0"),
         ({"heads": 4, "kv_heads": 3}, "heads must be a multiple of kv_heads, got 4 and 3"),
     ],
 )
@@ -671,3 +672,11 @@ def test_sizes_of_numpy_do_not_overflow():
     plain = replace(small(), batch=64, seq=64, cluster=Cluster(device=A100, devices=8, price=100))
     assert narrow.tokens_per_second == plain.tokens_per_second
     assert (narrow.energy_j, narrow.cost) == (plain.energy_j, plain.cost)
+
+
+def test_sizes_of_a_model_in_numpy_do_not_overflow():
+    """GPT-3's feed-forward layer is 4 · 12288 = 49152 wide, more than 16 bits hold."""
+    sizes = {"num_layers": 2, "d_model": 12288, "heads": 96, "vocab": 32000, "embedded": 8192}
+    narrow = Transformer(**{name: np.int16(size) for name, size in sizes.items()})
+    assert narrow.sizes["d_ff"] == 4 * 12288
+    assert narrow.projected == 12288 * 8192
