@@ -51,7 +51,7 @@ class LanguageModel:
         find_dtype(self.dtype)
 
     def _check_sizes(self, *names: str) -> None:
-        """Check the sizes that are given, and keep them as Python numbers: NumPy's small integers overflow."""
+        """Check the sizes that are given, and keep them as Python's: NumPy's small integers overflow."""
         for name in names:
             value = getattr(self, name)
             if value is not None:
