@@ -173,7 +173,8 @@ def _lower(e: sp.Expr) -> sp.Expr:
     if isinstance(e, sp.Mul):
         return sp.Mul(*(_lower(factor) for factor in e.args))
     if isinstance(e, (sp.Add, sp.Max)):
-        return max((_lower(part) for part in e.args if not part.is_Number), key=_sort_key)
+        # Each term alone is at most the sum: the one that grows fastest is the tightest.
+        return min((_lower(part) for part in e.args if not part.is_Number), key=_sort_key)
     return e
 
 
@@ -240,7 +241,7 @@ def _text(term: sp.Expr) -> str:
     term = sp.Mul(*(_one_log(base) ** power for base, power in _powers(term).items()))
     powers = _powers(term)
     logs = [base for base in powers if isinstance(base, sp.log)]
-    if len(logs) == 2 and sorted(powers[base] for base in logs) == [-1, 1]:
+    if sorted(powers[base] for base in logs) == [-1, 1]:
         over = next(base for base in logs if powers[base] == 1)
         under = next(base for base in logs if powers[base] == -1)
         ratio = f"log_{_inside(under)} {_inside(over)}"

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.arguments import typed
 from costmodel.errors import CostmodelError, SizeError, UnavailableError, unknown_name
-from costmodel.evaluate import as_one_size
 from costmodel.layers import Layer, get
 from costmodel.layers._kernels import NORMS, POINTWISE
 from costmodel.models._blocks import Use
@@ -62,9 +61,7 @@ class Transformer(LanguageModel):
             raise unknown_name("norm of a model", self.norm, NORMS)
         if self.activation is not None and self.activation not in POINTWISE:
             raise unknown_name("activation of a model", self.activation, POINTWISE)
-        for name in ("heads", "kv_heads", "d_ff", "head_dim"):
-            if getattr(self, name) is not None:
-                as_one_size(name, getattr(self, name))
+        self._check_sizes("heads", "kv_heads", "d_ff", "head_dim")
         if self.heads % (self.kv_heads or self.heads):
             raise SizeError(
                 f"model: heads must be a multiple of kv_heads, got {self.heads} and {self.kv_heads}"
