@@ -58,6 +58,16 @@ CHANNELS = _sizes(
     (2, 16, 4, 2, 4),
     (2, 1, 8, 6, 9),
 )
+TRANSFORMED = _sizes(
+    "batch seq d_model block",
+    (3, 5, 4, 16),
+    (2, 16, 9, 3),
+    (1, 33, 2, 5),
+    (5, 8, 7, 2),
+    (4, 64, 3, 17),
+    (6, 9, 5, 4),
+    (7, 2, 3, 1),
+)
 PLACES = _sizes(
     "batch m n k taps read_bytes written_bytes least_bytes",
     (1, 33, 5, 8, 9, 9000, 5000, 4000),
@@ -138,6 +148,9 @@ def _convolution() -> Options:
     for convention in ("exact", "torch"):
         yield "causal-conv1d", {"convention": convention}, CHANNELS
     yield "causal-conv1d", {"decode": True}, CHANNELS
+    yield "long-convolution", {}, TRANSFORMED
+    for order in (2, 3, 4):
+        yield "long-convolution", {"fused": True, "order": order}, TRANSFORMED
 
 
 def _implicit() -> Iterator[tuple[Layer, Points]]:
