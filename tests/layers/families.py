@@ -68,6 +68,14 @@ TRANSFORMED = _sizes(
     (6, 9, 5, 4),
     (7, 2, 3, 1),
 )
+HYENA = _sizes(
+    "batch seq d_model hidden input k block",
+    (3, 5, 4, 7, 2, 6, 16),
+    (2, 16, 9, 3, 5, 4, 7),
+    (1, 33, 2, 65, 4, 3, 5),
+    (5, 8, 17, 6, 33, 9, 2),
+    (1, 2, 33, 5, 3, 9, 1),
+)
 PLACES = _sizes(
     "batch m n k taps read_bytes written_bytes least_bytes",
     (1, 33, 5, 8, 9, 9000, 5000, 4000),
@@ -151,6 +159,9 @@ def _convolution() -> Options:
     yield "long-convolution", {}, TRANSFORMED
     for order in (2, 3, 4):
         yield "long-convolution", {"fused": True, "order": order}, TRANSFORMED
+    for order, fused in ((1, True), (2, False), (3, False)):
+        yield "hyena", {"order": order, "fused": fused}, HYENA
+    yield "hyena", {"convention": "torch"}, HYENA
 
 
 def _implicit() -> Iterator[tuple[Layer, Points]]:

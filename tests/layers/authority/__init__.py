@@ -61,6 +61,7 @@ AUTHORITY: dict[str, Callable[[dict[str, Any], dict[str, int]], Expected]] = {
     "implicit-conv": convolution.implicit,
     "causal-conv1d": convolution.causal,
     "long-convolution": fourier.long_convolution,
+    "hyena": fourier.hyena,
     "gated-delta-net": delta.gated_delta_net,
     "slstm": exponential.slstm,
     "mamba": state_space.mamba,

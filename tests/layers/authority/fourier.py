@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from .counted import LEDGER, Counted, dot, log2_ceil
-from .kernels import WIDTH, Expected, Kernel, Number, directed, statistic, table
+from .convolution import causal
+from .counted import LEDGER, Counted, dot, exp, log2_ceil, special, tally
+from .kernels import WIDTH, Expected, Kernel, Number, directed, product, statistic, table
 from .scans import chains
 
 Sizes = dict[str, int]
@@ -296,3 +297,98 @@ def _fused(o: dict[str, Any], s: Sizes) -> tuple[tuple[Kernel, ...], Number]:
         ),
     )
     return directed(o, forward, backward), x + half * d
+
+
+# -- Hyena -------------------------------------------------------------------------------------
+
+
+def sine(x: Counted, frequency: float) -> Counted:
+    return special(math.sin, x * frequency)
+
+
+def sine_gradient(g: Counted, x: Counted, frequency: float) -> Counted:
+    return g * (special(math.cos, x * frequency) * frequency)
+
+
+def windowed(h: Counted, t: Counted, rate: float, shift: float) -> Counted:
+    """Return safari's ExponentialModulation; its gradient multiplies by the same window."""
+    return h * (exp(t * -rate) + shift)
+
+
+def gate_gradient(g: Counted, x: Counted, y: Counted) -> list[Counted]:
+    return [g * x, g * y]
+
+
+def hyena(o: dict[str, Any], s: Sizes) -> Expected:
+    """Expect Algorithms 1 to 3 (Poli et al.): projections, filters from positions, and the recurrence."""
+    w, times = WIDTH[o["dtype"]], o["order"]
+    b, n, d, inside, features, k = (s[x] for x in ("batch", "seq", "d_model", "hidden", "input", "k"))
+    wide, rows = (times + 1) * d, b * n
+    both = {
+        way: (
+            causal({**o, "decode": False, "direction": way}, {**s, "d_model": wide}),
+            long_convolution({**o, "order": 3, "direction": way}, s),
+        )
+        for way in ("fwd", "bwd")
+    }
+
+    def ending(kernels: tuple[Kernel, ...], more: Number) -> tuple[Kernel, ...]:
+        return (*kernels[:-1], replace(kernels[-1], workspace=kernels[-1].workspace + more))
+
+    def again(kernels: tuple[Kernel, ...]) -> tuple[Kernel, ...]:
+        return tuple(replace(kernel, repeats=times) for kernel in kernels)
+
+    def on_filters(cols: int, cost: Any, reads: int = 1) -> Kernel:
+        return table(w, n, cols, reads, 1, **vars(cost), workspace=w * n * cols)
+
+    x = w * rows * d
+    waves, gradient = (
+        tally(lambda v: sine(v, 2.0), 0.3),
+        tally(lambda g, v: sine_gradient(g, v, 2.0), 0.5, 0.3),
+    )
+    window = tally(lambda h, t: windowed(h, t, 2.0, 0.1), 0.5, 0.3)
+    layers = [(features, inside), (inside, inside), (inside, inside), (inside, times * d)]
+    made = [product(w, n, layers[0][1], layers[0][0], workspace=w * n * layers[0][1])]
+    for into, out in layers[1:]:
+        made += [on_filters(inside, waves), product(w, n, out, into, workspace=w * n * out)]
+    made.append(on_filters(times * d, window))
+    unmade = [on_filters(times * d, window)]
+    for into, out in reversed(layers[1:]):
+        unmade += [
+            product(w, n, into, out, workspace=w * n * into),
+            product(w, into, out, n),
+            on_filters(inside, gradient, 2),
+        ]
+    unmade.append(product(w, features, inside, n))
+
+    gates = tally(gate_gradient, 0.5, 0.3, 0.2)
+    forward = (
+        product(w, rows, wide, d, workspace=w * rows * wide),
+        *ending(both["fwd"][0].kernels, w * rows * wide),
+        *made,
+        *again(ending(both["fwd"][1].kernels, x)),
+        *again((table(w, rows, d, 2, 1, vector=1, workspace=x),)),
+        product(w, rows, d, d),
+    )
+    backward = (
+        product(w, rows, d, d, workspace=x),
+        product(w, d, d, rows),
+        *again((table(w, rows, d, 3, 2, **vars(gates), workspace=2 * x),)),
+        *again(ending(both["bwd"][1].kernels, x + w * n * d)),
+        *unmade,
+        *ending(both["bwd"][0].kernels, w * rows * wide),
+        product(w, rows, d, wide),
+        product(w, d, wide, rows),
+    )
+    weights = d * wide + k * wide + sum(into * out for into, out in layers) + d * d
+    # The input, the short convolution's, and the last gate's result; x_i and h_i ∗ z; the convolutions'
+    # own; features, and what goes into and comes out of three layers of sines.
+    kept = w * rows * (d + wide + d + 2 * times * d) + times * both["fwd"][1].kept
+    return Expected(
+        kernels=directed(o, forward, backward),
+        inputs=x,
+        weights=w * weights,
+        outputs=x,
+        kept=kept + w * n * (features + 6 * inside),
+        parameters=weights,
+    )
