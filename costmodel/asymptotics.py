@@ -24,6 +24,7 @@ from costmodel.symbols import (
     CeilLog2,
     ChunkPairs,
     Distinct,
+    Factors,
     Largest,
     as_symbols,
     ceil_div,
@@ -197,6 +198,7 @@ _BOUNDS: dict[Any, Callable[..., sp.Expr]] = {
     CeilLog: lambda x, base: _log(x) / sp.log(_lower(base)) + 1,
     ChunkPairs: lambda n, c: _upper(sp.expand(n * (c + 1))),
     CausalTiles: lambda n, n_kv, c: _upper(sp.expand(n * ceil_div(n_kv, c))),
+    Factors: lambda x, p: _upper(x) ** (1 / p),
     Distinct: lambda n, k, draws: _upper(n),  # noqa: ARG005
     **dict.fromkeys((sp.Max, Largest), lambda *parts: sp.Add(*(_upper(sp.expand(part)) for part in parts))),
     sp.Min: lambda *parts: _upper(_least(*parts)),

@@ -203,6 +203,9 @@ def test_evaluated_counts_grow_as_their_degree_says(name):
         ]
         for count, before, after in zip(counts, *large, strict=True):
             power = math.log(float(after) / float(before), 4)
-            assert power <= degree(count, size) + 0.02
+            # log₂ of the size grows from 26 to 28, and that of a multiple of it no faster.
+            leading = any(term.has(sp.log(symbol(size))) for term in complexity(count).terms)
+            logarithm = math.log(28 / 26, 4) if leading else 0.0
+            assert power <= degree(count, size) + logarithm + 0.02
             if size in ("seq", "batch"):
-                assert power == pytest.approx(degree(count, size), abs=0.05)
+                assert power >= degree(count, size) - 0.05
