@@ -16,6 +16,7 @@ ERNIE = {
 
 #: By the type and, behind a slash, what is set besides.
 LLAMA_LIKE = {
+    "olmo": GATED,
     "olmo2": GATED,
     "olmo2/biases": {**GATED, "attention_bias": True},
     "olmo3": GATED,
@@ -25,6 +26,7 @@ LLAMA_LIKE = {
     "granitemoe": {**GATED, **MIXED},
     "seed_oss": {**GATED, "head_dim": 32},
     "seed_oss/output": {**GATED, "head_dim": 32, "attention_out_bias": True},
+    "glm": {**PADDED, "head_dim": 16},
     "glm4": {**PADDED, "head_dim": 16},
     "starcoder2": GATED,
     "starcoder2/plain": {**GATED, "use_bias": False},
@@ -36,6 +38,7 @@ LLAMA_LIKE = {
     "cohere2": GATED,
     "arcee": GATED,
     "arcee/silu": {**GATED, "mlp_bias": True, "hidden_act": "silu"},
+    "nemotron": {**GATED, "attention_bias": True, "mlp_bias": True},
     "apertus": PADDED,
     "exaone4": GATED,
     "olmoe": {**GATED, "num_experts": 4, "num_experts_per_tok": 2},
@@ -60,6 +63,7 @@ CLASSIC = {
     "gpt_neox": NEOX,
     "gpt_neox/serial": {**NEOX, "use_parallel_residual": False, "attention_bias": False},
     "gptj": {**GPT, "rotary_dim": 8},
+    "codegen": {**GPT, "rotary_dim": 8},
     "falcon": SMALL,
     "falcon/grouped": {**SMALL, "new_decoder_architecture": True, "num_kv_heads": 2},
     "falcon/one_norm": {**SMALL, "new_decoder_architecture": True, "num_ln_in_parallel_attn": 1},

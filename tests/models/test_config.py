@@ -74,6 +74,7 @@ def test_without_model_type_the_names_of_classes_say_what_it_is(llama, named, ne
         ({}, None),
         ({"max_position_embeddings": 4096}, 4096),
         ({"n_positions": 512}, 512),
+        ({"max_seq_len": 2048}, 2048),
         ({"max_position_embeddings": None, "context_length": 1024}, 1024),
         # Qwen2.5's card: "context length up to 131,072" with these, of 32,768 without.
         (

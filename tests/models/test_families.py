@@ -78,7 +78,9 @@ def test_two_devices_do_half_of_the_matrix_flops_each(name):
         ("exaone4", {"sliding_window": 8}, 6, 16),
         ("exaone4", {"sliding_window": None}, 8, 16),
         ("exaone4", {"sliding_window_pattern": "LLLG"}, 6, 16),
+        ("glm", {"head_dim": 16}, 8, 8),
         ("glm4", {"head_dim": 16}, 8, 8),
+        ("nemotron", {}, 8, 8),
         ("stablelm", {}, 8, 4),
         ("stablelm", {"partial_rotary_factor": 0.5}, 8, 8),
         ("stablelm", {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, 8, 8),
@@ -135,6 +137,25 @@ def test_values_that_change_the_computation_and_are_unknown_are_refused(kind, sa
     with pytest.raises(CostmodelError, match=message) as caught:
         _ = of(kind, **said).parameters
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "function"),
+    [
+        ("llama", {}, "silu"),
+        ("llama", {"hidden_act": "gelu"}, "gelu"),
+        ("gemma2", {}, "gelu-tanh"),
+        ("arcee", {}, "relu2"),
+        ("arcee", {"hidden_act": "silu"}, "silu"),
+        ("apertus", {}, "xielu"),
+        ("granitemoe", {"hidden_act": "gelu_pytorch_tanh"}, "gelu-tanh"),
+        ("gpt_bigcode", {"activation_function": "gelu"}, "gelu"),
+        ("falcon", {"activation": "relu"}, "relu"),
+    ],
+)
+def test_the_activation_is_the_one_that_a_configuration_states(kind, said, function):
+    parts = of(kind, **said).prefill().parts
+    assert {p.layer.options["activation"] for p in parts if "activation" in p.layer.options} == {function}
 
 
 # -- heads of keys and values ------------------------------------------------------------------

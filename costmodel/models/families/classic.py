@@ -7,17 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from costmodel.errors import CostmodelError
-from costmodel.models._blocks import (
-    Use,
-    embedding,
-    feed_forward,
-    logits,
-    norm,
-    parallel,
-    repeated,
-    residual,
-    with_extra,
-)
+from costmodel.models._blocks import Use, between_ends, feed_forward, norm, parallel, repeated, residual
 from costmodel.models._family import Family
 from costmodel.models._fields import ACT, DENSE, Field, Fields, fraction, function_of, same
 from costmodel.models._heads import Heads, self_attention
@@ -65,6 +55,7 @@ class Traits:
 TRAITS = {
     "gpt_neox": Traits(parallel=2, attention_bias=True, mlp_bias=True),
     "gptj": Traits(parallel=1, mlp_bias=True, head_bias=True, function="gelu-tanh"),
+    "codegen": Traits(parallel=1, mlp_bias=True, head_bias=True, function="gelu-tanh"),
     "falcon": Traits(parallel=1, multi_query=True, tied=True),
     "bloom": Traits(
         attention_bias=True, mlp_bias=True, embedding_norm=True, alibi=True, function="gelu-tanh", tied=True
@@ -77,6 +68,7 @@ TRAITS = {
 LEFT_TO_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "gpt_neox": {"rotary_pct": 0.25},
     "gptj": {"rotary_dim": 64},
+    "codegen": {"rotary_dim": 64},
     "phi": {"partial_rotary_factor": 0.5},
 }
 
@@ -144,14 +136,11 @@ def layer(c: Fields, use: Use) -> Iterator[Part]:
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
-    """Yield the embedding, with its norm if it has one, the layers, the norm and the logits."""
+    """Return the embedding, with its norm if it has one, the layers, the norm and the logits."""
     traits = TRAITS[c.type]
-    yield embedding(use, c.vocab, c.d_model, tied=c.tied)
-    if traits.embedding_norm:
-        yield norm(use, "embedding norm", c.d_model, traits.norm)
-    yield repeated(layer(c, use), c.layers)
-    yield norm(use, "final norm", c.d_model, traits.norm)
-    yield with_extra(logits(use, c.vocab, c.d_model), c.vocab if traits.head_bias else 0)
+    first = [norm(use, "embedding norm", c.d_model, traits.norm)] if traits.embedding_norm else []
+    layers: list[Part | Stack] = [*first, repeated(layer(c, use), c.layers)]
+    return between_ends(c, use, layers, kind=traits.norm, bias=traits.head_bias)
 
 
 LEFT_OUT = "dropout, masks, ALiBi's offsets of the scores, scaling and clipping by constants, sampling"
@@ -162,9 +151,10 @@ CLASSIC = Family(
     fields=FIELDS,
     parts=parts,
     source=(
-        "Black et al., arXiv 2204.06745 (GPT-NeoX); Wang & Komatsuzaki 2021 (GPT-J); Almazrouei et al., "
-        "arXiv 2311.16867 (Falcon); BigScience, arXiv 2211.05100 (BLOOM); Li et al., arXiv 2309.05463 (Phi); "
-        "Hugging Face transformers, modeling_*.py"
+        "Black et al., arXiv 2204.06745 (GPT-NeoX); Wang & Komatsuzaki 2021 (GPT-J); Nijkamp et al., "
+        "arXiv 2203.13474 (CodeGen); Almazrouei et al., arXiv 2311.16867 (Falcon); BigScience, "
+        "arXiv 2211.05100 (BLOOM); Li et al., arXiv 2309.05463 (Phi); Hugging Face transformers, "
+        "modeling_*.py"
     ),
     left_out=LEFT_OUT,
     cut=CUT,

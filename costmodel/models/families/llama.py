@@ -43,10 +43,12 @@ class Traits:
     ----------
     qkv_bias : bool
         Default for biases of Q, K and V.
-    bias : bool
-        Default for biases of attention and of the feed-forward layer together.
+    attention_bias : bool
+        Default for biases of Q, K, V and the output.
     out_bias : bool
         Whether ``attention_bias`` includes the output by default.
+    bias : bool
+        Default for biases of attention and of the feed-forward layer together.
     qk_norm : str
         See `Heads`.
     qk_asked : bool
@@ -75,8 +77,6 @@ class Traits:
     unrotated : int
         Of every `unrotated` layers, the last rotates no positions, and only such a layer may have a window;
         0: all rotate. ``no_rope_layer_interval`` and ``no_rope_layers`` override this.
-    attention_bias : bool
-        Default for biases of Q, K, V and the output.
     dense : bool
         Whether no layer has experts whatever the configuration says: it also describes mixtures.
     expert_bias : bool
@@ -92,8 +92,9 @@ class Traits:
     """
 
     qkv_bias: bool = False
-    bias: bool = False
+    attention_bias: bool = False
     out_bias: bool = True
+    bias: bool = False
     qk_norm: str = "none"
     qk_asked: bool = False
     norm: str = "rms"
@@ -107,7 +108,6 @@ class Traits:
     asked: bool = False
     local_rotary: bool = False
     unrotated: int = 0
-    attention_bias: bool = False
     dense: bool = False
     expert_bias: bool = False
     correction: bool = False
@@ -142,18 +142,21 @@ TRAITS = {
     "gemma2": Traits(norms="around", function="gelu-tanh", tied=True, local=2),
     "gemma3_text": Traits(qk_norm="head", norms="around", function="gelu-tanh", tied=True, local=6),
     "gemma3": Traits(qk_norm="head", norms="around", function="gelu-tanh", tied=True, local=6),
+    "olmo": Traits(norm="layer-bare"),
     "olmo2": Traits(qk_norm="row", norms="after"),
     "olmo3": Traits(qk_norm="row", norms="after", local=4),
     "smollm3": Traits(tied=True, unrotated=4, asked=True),
     "granite": Traits(),
     "granitemoe": Traits(),
     "seed_oss": Traits(attention_bias=True, out_bias=False),
+    "glm": Traits(attention_bias=True, out_bias=False),
     "glm4": Traits(attention_bias=True, out_bias=False, norms="around"),
     "starcoder2": Traits(bias=True, norm="layer", gated=False, function="gelu-tanh", tied=True, local=1),
     "stablelm": Traits(qk_norm="each", qk_asked=True, norm="layer"),
     "cohere": Traits(qk_norm="each", qk_asked=True, norm="layer-gain", parallel=True, tied=True),
     "cohere2": Traits(norm="layer-gain", parallel=True, tied=True, local=4, local_rotary=True),
     "arcee": Traits(gated=False, function="relu2"),
+    "nemotron": Traits(norm="layer", gated=False, function="relu2"),
     "apertus": Traits(qk_norm="head", gated=False, function="xielu"),
     "exaone4": Traits(qk_norm="head", norms="after", local=4, local_rotary=True),
     "olmoe": Traits(qk_norm="row"),
@@ -199,10 +202,12 @@ LEFT_TO_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "smollm3": {"num_key_value_heads": 4},
     "granitemoe": {"num_local_experts": 8, "num_experts_per_tok": 2},
     "seed_oss": {"num_key_value_heads": 8, "head_dim": 128},
+    "glm": {"num_key_value_heads": 2, "head_dim": 128, "partial_rotary_factor": 0.5},
     "glm4": {"num_key_value_heads": 2, "head_dim": 128, "partial_rotary_factor": 0.5},
     "starcoder2": {"num_key_value_heads": 2},
     "stablelm": {"num_key_value_heads": 32, "partial_rotary_factor": 0.25},
     "cohere2": {"sliding_window": 4096},
+    "nemotron": {"partial_rotary_factor": 0.5},
     "exaone4": {"num_key_value_heads": 32, "sliding_window": 4096},
     "olmoe": {"num_experts": 64, "num_experts_per_tok": 8},
     "glm4_moe": {
