@@ -7,9 +7,10 @@ prefill), or one new token against what is cached (decode).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import sympy as sp
 
@@ -97,6 +98,20 @@ def repeated(parts: Iterable[Part], times: Size) -> Stack:
     return Stack(tuple(parts), sp.sympify(times))
 
 
+def stacks(kinds: Iterable[tuple[Any, ...]], layer: Callable[..., Iterable[Part]]) -> Iterator[Stack]:
+    """Yield one stack for each kind of layer, in the order in which the kinds first occur.
+
+    Parameters
+    ----------
+    kinds : iterable of tuple, or Counter
+        The kind of every layer, or the number of layers of each kind.
+    layer : callable
+        Returns the parts of a layer; its arguments are the kind's.
+    """
+    for kind, count in Counter(kinds).items():
+        yield repeated(layer(*kind), count)
+
+
 def with_extra(part: Part, numbers: Size) -> Part:
     """Return the part with more learned numbers: biases, gains, mixing weights, position tables."""
     return dataclasses.replace(part, extra=part.extra + numbers)
@@ -131,6 +146,13 @@ def pointwise(use: Use, name: str, op: str, width: Size, *, rows: sp.Expr | None
 def gate(use: Use, name: str, width: Size) -> Part:
     """Return the product of a tensor with an equally large gate, σ(z) or SiLU(z): two reads, one write."""
     return pointwise(use, name, "silu-and-mul", width)
+
+
+def convolution(use: Use, channels: Size, kernel: int, *, bias: bool = False) -> Part:
+    """Return a short causal convolution of each channel; in decoding, with the positions that it keeps."""
+    layer = use.layer("causal-conv1d", decode=use.decoding)
+    part = Part.of("convolution", layer, **use.tokens, d_model=channels, k=kernel)
+    return with_extra(part, channels if bias else 0)
 
 
 def state(use: Use, name: str, numbers: Size) -> Part:

@@ -201,6 +201,32 @@ def test_mamba_ssms_own_configuration_gives_the_parameters_of_its_checkpoint():
     assert hugging_face - from_config({"model_type": "mamba", **MAMBA}).parameters == 64
 
 
+def test_mamba_ssms_own_configuration_of_mamba_2_is_read():
+    """config.json of state-spaces/mamba2-2.7b, which leaves the heads to mamba_ssm/modules/mamba2.py."""
+    own = {**OF_MAMBA_SSM, "d_model": 2560, "n_layer": 64, "pad_vocab_size_multiple": 16}
+
+    def parameters(**said):
+        return from_config({**own, "ssm_cfg": {"layer": "Mamba2", **said}}, model_type="mamba2").parameters
+
+    assert parameters() == load("mamba2-2.7b").parameters
+    # B and C of each group: rows of the product, channels of the convolution and their offsets.
+    assert parameters(ngroups=2) - parameters() == 64 * 2 * 128 * (2560 + 4 + 1)
+    with pytest.raises(CostmodelError, match=r"mamba2: wanted Mamba2 in every layer .*, got layer Mamba1"):
+        from_config(own, model_type="mamba2")
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"num_heads": 4, "head_dim": 16}, "num_heads 4 × head_dim 16 should be expand × hidden_size, 128"),
+        ({"num_heads": 4, "head_dim": 32, "n_groups": 3}, "n_groups 3 should divide num_heads 4"),
+    ],
+)
+def test_heads_of_mamba_2_that_do_not_fit_are_refused(said, message):
+    with pytest.raises(CostmodelError, match=message):
+        from_config({"model_type": "mamba2", **MAMBA, **said})
+
+
 @pytest.mark.parametrize(
     "said",
     [
@@ -286,6 +312,9 @@ def test_recurrent_models_keep_a_state_of_fixed_size():
     expected = c.layers * (4 * c.inner * c.state + 2 * (c.kernel - 1) * c.inner)
     assert at(load("mamba-2.8b").cache_bytes("bf16"), batch=1) == expected
     assert at(load("rwkv-4-169m").cache_bytes(), batch=1) == 12 * 4 * 5 * 768
+    # Mamba-2: 128 heads of 64 × 128 states, and the convolution of x and of 8 groups' B and C.
+    expected = 64 * (4 * 128 * 64 * 128 + 2 * 3 * (8192 + 2 * 8 * 128))
+    assert at(load("codestral-mamba-7b").cache_bytes("bf16"), batch=1) == expected
 
 
 def test_a_window_bounds_the_cache():

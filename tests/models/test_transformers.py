@@ -10,6 +10,7 @@ import pytest
 from costmodel import evaluate
 from costmodel.models import available, from_config, load
 from costmodel.models.config import CATALOGUE, _yaml
+from costmodel.symbols import symbol
 
 torch = pytest.importorskip("torch")
 flop_counter = pytest.importorskip("torch.utils.flop_counter")
@@ -48,10 +49,16 @@ def test_parameters_equal_those_of_hugging_faces_module(name):
     figures = figures_of(name)
     if figures["model_type"] in OWN:
         pytest.skip("not one of Hugging Face's architectures")
-    module = build(figures, "meta")
-    # The router's offsets are a parameter in DeepSeek's code but a buffer in Hugging Face's.
+    assert load(name).parameters == numbers(build(figures, "meta"))
+
+
+def numbers(module):
+    """Return the parameters of a module, and the offsets of its routers.
+
+    These are a parameter in DeepSeek's code but a buffer in Hugging Face's.
+    """
     offsets = sum(b.numel() for key, b in module.named_buffers() if key.endswith("correction_bias"))
-    assert load(name).parameters == sum(p.numel() for p in module.parameters()) + offsets
+    return sum(p.numel() for p in module.parameters()) + offsets
 
 
 SMALL = {"vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -93,7 +100,75 @@ CONFIGS = {
     "bert": {**SMALL, "intermediate_size": 256, "max_position_embeddings": 128},
     "t5": {"vocab_size": 1000, "d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 3, "num_heads": 4},
     "rwkv": {"vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 3, "context_length": 128},
+    "falcon_mamba": {"vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 3, "state_size": 8},
+    "mamba2": {
+        "vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 3, "state_size": 16, "num_heads": 8,
+        "head_dim": 16, "n_groups": 2, "chunk_size": 20,
+    },
+}  # fmt: skip
+
+
+def convolved(batch, channels, kernel):
+    """Return what torch counts more for a short convolution: it also computes the padding's positions."""
+    return 2 * batch * channels * kernel * (kernel - 1)
+
+
+def scanned(batch, seq, inner, state):
+    """Return what torch counts more for Mamba: C·h as matrix products, which kernels compute as vectors."""
+    return 2 * batch * seq * inner * state + convolved(batch, inner, 4)
+
+
+def chunked(batch, seq, heads, width, state, groups, chunk):
+    """Return what torch counts more for Mamba-2, whose kernels it lacks.
+
+    Scores for each head, not each group, and a product that passes on the chunks' states, first and last.
+    """
+    scores = 2 * batch * seq * chunk * state * (heads - groups)
+    passed = 2 * batch * heads * width * state * (seq // chunk + 1) ** 2
+    return scores + passed + convolved(batch, heads * width + 2 * groups * state, 4)
+
+
+#: FLOPs of a forward pass that torch counts and that the kernels do not have, of `batch` and `seq`.
+FALLBACKS = {
+    "mamba": lambda b, n: 3 * scanned(b, n, 128, 8),
+    "falcon_mamba": lambda b, n: 3 * scanned(b, n, 128, 8),
+    "mamba2": lambda b, n: 3 * chunked(b, n, 8, 16, 16, 2, 20),
 }
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_parameters_of_a_small_model_equal_those_of_its_module(kind):
+    figures = {"model_type": kind, **CONFIGS[kind]}
+    module = build(figures, "meta")
+    assert from_config(figures).parameters == numbers(module)
+
+
+#: Models with recurrent layers whose state and cache are in transformers' own cache object.
+CACHED = ("mamba", "falcon_mamba", "mamba2")
+
+
+@pytest.mark.parametrize("kind", CACHED)
+def test_state_and_cache_of_a_sequence_equal_those_of_transformers_cache(kind):
+    """After a pass over whole sequences; it keeps one position more of a convolution than the next needs."""
+    figures = {"model_type": kind, **CONFIGS[kind]}
+    batch, seq = 2, 40
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        tokens = torch.zeros(batch, seq, dtype=torch.long)
+        output = build(figures, "cpu").eval()(input_ids=tokens, use_cache=True)
+    kept = output["cache_params"] if "cache_params" in output else output["past_key_values"]
+    found = 0
+    for layer in kept.layers:
+        for states in (getattr(layer, "conv_states", {}), getattr(layer, "recurrent_states", {})):
+            for state in states.values():
+                found += 0 if state is None else state.numel()
+        for state in getattr(layer, "conv_states", {}).values():
+            found -= 0 if state is None else state[..., 0].numel()
+        for table in (getattr(layer, "keys", None), getattr(layer, "values", None)):
+            found += 0 if table is None else table.numel()
+    cache = from_config(figures).cache_bytes("fp32")
+    sizes = {"batch": batch, "seq_kv": seq}
+    assert 4 * found == cache.subs({symbol(name): size for name, size in sizes.items()})
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -112,8 +187,5 @@ def test_flops_of_a_forward_pass_equal_torchs_count(kind):
     model = from_config(figures).training("fp32", optimizer=None)
     ours = dataclasses.replace(model, direction="fwd", convention="torch")
     sizes = {"seq": 24, "seq_kv": seq} if kind == "t5" else {"seq": seq}
-    counted = counter.get_total_flops()
-    if kind == "mamba":
-        # Here C·h of the scan is not a matrix product, and the convolution skips the padding.
-        counted -= 3 * 2 * batch * 128 * (seq * 8 + 3 * 4)
-    assert evaluate(ours, batch=batch, **sizes)["matrix_flops"] == counted
+    more = FALLBACKS[kind](batch, seq) if kind in FALLBACKS else 0
+    assert evaluate(ours, batch=batch, **sizes)["matrix_flops"] == counter.get_total_flops() - more

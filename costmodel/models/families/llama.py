@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from costmodel.models._blocks import (
     Use,
     between_ends,
     experts,
     feed_forward,
-    repeated,
     residual,
+    stacks,
     with_extra,
 )
 from costmodel.models._family import Family
@@ -202,8 +203,7 @@ def _inner(c: Fields, use: Use, sparse: bool) -> Iterator[Part]:
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Return the embedding, the layers, the norm and the logits."""
-    layers = (repeated(layer(c, use, *kind), count) for kind, count in kinds(c).items())
-    return between_ends(c, use, layers)
+    return between_ends(c, use, stacks(kinds(c), partial(layer, c, use)))
 
 
 LLAMA = Family(

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 from costmodel.errors import CostmodelError
 from costmodel.models._blocks import (
     Use,
     between_ends,
+    convolution,
     experts,
     feed_forward,
     gate,
     keeping,
     linear,
     norm,
-    repeated,
     residual,
+    stacks,
     with_extra,
 )
 from costmodel.models._family import Family
@@ -76,8 +78,7 @@ def delta_net(c: Fields, use: Use) -> Iterator[Part]:
     yield linear(use, "query, key, value and gate", c.d_model, 2 * keys + 2 * values)
     heads = linear(use, "decay and beta", c.d_model, 2 * c.value_heads)
     yield keeping(with_extra(heads, 2 * c.value_heads), 0)  # the first product keeps the same input
-    convolution = use.layer("causal-conv1d", decode=use.decoding)
-    yield Part.of("convolution", convolution, **use.tokens, d_model=2 * keys + values, k=c.kernel)
+    yield convolution(use, 2 * keys + values, c.kernel)
     yield Part.of(
         "delta rule",
         use.layer("gated-delta-net", form="recurrent" if use.decoding else "chunked"),
@@ -121,8 +122,7 @@ def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
         full = types[i] == "full_attention" if types else (i + 1) % c.interval == 0
         sparse = i not in c.dense_only and (i + 1) % c.sparse_step == 0
         kinds[full, sparse] += 1
-    layers = (repeated(layer(c, use, *kind), count) for kind, count in kinds.items())
-    return between_ends(c, use, layers)
+    return between_ends(c, use, stacks(kinds, partial(layer, c, use)))
 
 
 QWEN3_NEXT = Family(

@@ -1,0 +1,103 @@
+"""Layers that are a selective state space between two products: those of Mamba and of Mamba-2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from costmodel.models._blocks import Use, convolution, gate, keeping, linear, norm, state, with_extra
+from costmodel.models._part import Part
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selective:
+    """Sizes and traits of Mamba's layer.
+
+    Attributes
+    ----------
+    d_model, inner, state, rank, kernel : int
+        Width of the model, channels, states per channel, rank of Δ, width of the convolution.
+    bias, conv_bias : bool
+        Whether the products in and out have biases, and whether the convolution has one.
+    normed : str
+        RMS norms of Δ, B and C: ``none``; ``gain``; ``free``, without gains.
+    """
+
+    d_model: int
+    inner: int
+    state: int
+    rank: int
+    kernel: int
+    bias: bool = False
+    conv_bias: bool = True
+    normed: str = "none"
+
+
+def selective(use: Use, a: Selective) -> Iterator[Part]:
+    """Yield the input projection; convolution; Δ, B and C; the selective scan; the output projection."""
+    yield linear(use, "input projection", a.d_model, 2 * a.inner, bias=a.bias)
+    yield convolution(use, a.inner, a.kernel, bias=a.conv_bias)
+    yield keeping(
+        linear(use, "Δ, B and C projection", a.inner, a.rank + 2 * a.state), 0
+    )  # the scan keeps its input
+    if a.normed != "none":
+        free = a.normed == "free"
+        yield replace(norm(use, "Δ norm", a.rank), shared=free)
+        both = norm(use, "B and C norm", a.state, rows=2 * use.rows)
+        yield replace(with_extra(both, 0 if free else a.state), shared=free)
+    yield linear(use, "Δ projection", a.rank, a.inner, bias=True)
+    scan = use.layer("mamba")
+    yield Part.of("selective scan", scan, **use.tokens, d_model=a.d_model, hidden=a.inner, state=a.state)
+    if use.decoding:
+        yield state(use, "state", a.inner * a.state)
+    yield linear(use, "output projection", a.inner, a.d_model, bias=a.bias)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dual:
+    """Sizes and traits of Mamba-2's layer.
+
+    Attributes
+    ----------
+    d_model, heads, head_dim : int
+        Width of the model, heads, and channels of a head.
+    state, groups : int
+        States per channel, and groups of heads that share B and C.
+    kernel, chunk : int
+        Width of the convolution, and positions that a kernel computes at once.
+    bias, conv_bias : bool
+        Whether the products in and out have biases, and whether the convolution has one.
+    normed : bool
+        Whether the gated result is normed, each group by itself.
+    """
+
+    d_model: int
+    heads: int
+    head_dim: int
+    state: int
+    groups: int
+    kernel: int
+    chunk: int
+    bias: bool = False
+    conv_bias: bool = True
+    normed: bool = True
+
+
+def dual(use: Use, a: Dual) -> Iterator[Part]:
+    """Yield the product for z, x, B, C and Δ; convolution of x, B and C; the scan; gate and norm; out.
+
+    Each head has an offset of Δ besides A and D.
+    """
+    inner = a.heads * a.head_dim
+    convolved = inner + 2 * a.groups * a.state
+    yield linear(use, "input projection", a.d_model, inner + convolved + a.heads, bias=a.bias)
+    yield convolution(use, convolved, a.kernel, bias=a.conv_bias)
+    form = "recurrent" if use.decoding else "chunked"
+    sizes = {"heads": a.heads, "head_dim": a.head_dim, "state": a.state, "block": a.chunk}
+    scan = Part.of("selective scan", use.layer("mamba-2", form=form, groups=a.groups), **use.tokens, **sizes)
+    yield with_extra(scan, a.heads)
+    yield gate(use, "output gate", inner)
+    if a.normed:
+        one = norm(use, "gated norm", inner // a.groups, rows=use.rows * a.groups)
+        yield with_extra(one, inner - inner // a.groups)
+    yield linear(use, "output projection", inner, a.d_model, bias=a.bias)
