@@ -22,6 +22,7 @@ _CALLED: dict[tuple[str, ...], tuple[str, ...]] = {
     ("memory-pass",): ("copy", "cast", "concat", "memcpy"),
     ("mamba-2",): ("ssd", "mamba2"),
     ("mamba", "mamba-2"): ("ssm", "s4", "s6", "selectivescan"),
+    ("rg-lru",): ("rglru", "lru", "griffin", "hawk"),
     ("gated-delta-net",): ("gdn", "deltanet", "gateddeltanet"),
     ("moe", "expert-parallel"): ("mixtureofexperts", "experts", "router"),
     ("logits",): ("crossentropy", "loss", "unembedding"),

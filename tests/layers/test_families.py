@@ -57,6 +57,11 @@ def cell_in_torch(cell, pre, x, biases, v, h):
             z, f, o = torch.tanh(p[0] + biases[0]), s(p[1] + biases[1]), s(p[2] + biases[2])
             h = f * h + (1 - f) * z
             out.append(o * h)
+        elif cell == "rg-lru":
+            r, i = s(p[0] + biases[0]), s(p[1] + biases[1])
+            a = torch.exp(v[0] * r)
+            h = a * h + torch.sqrt(1 - a**2) * (i * x[t])
+            out.append(h)
         else:
             f, r = s(p[1] + biases[0] + v[0] * h), s(p[2] + biases[1] + v[1] * h)
             h = f * h + (1 - f) * p[0]
@@ -74,7 +79,7 @@ def test_gated_cells_equal_torchs_values_and_gradients(cell, peephole):
     xs, dh, biases = numbers(STEPS, 7), numbers(STEPS, 8), numbers(gated.BIASED[cell], 9)
     v = (0.4, -0.3) if peephole else None
     pre_t, x_t, h_t = tensor(pre), tensor(xs), tensor(0.3)
-    v_t = tensor(v or (0.0, 0.0))
+    v_t = tensor((gated.SLOPE,) if cell == "rg-lru" else v or (0.0, 0.0))
     out = cell_in_torch(cell, pre_t, x_t, biases, v_t, h_t)
     (out * fixed(dh)).sum().backward()
 
@@ -91,8 +96,10 @@ def test_gated_cells_equal_torchs_values_and_gradients(cell, peephole):
         extras.insert(0, extra)
     close(gates, pre_t.grad)
     close([carried], h_t.grad)
-    if cell == "sru":
+    if cell in ("sru", "rg-lru"):
         close([e[0] for e in extras], x_t.grad)
+    if cell == "rg-lru":
+        assert sum(e[1].value for e in extras) == pytest.approx(v_t.grad.item())
     if peephole:
         assert [sum(e[i].value for e in extras) for i in (1, 2)] == pytest.approx(v_t.grad.tolist())
 

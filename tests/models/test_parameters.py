@@ -317,6 +317,30 @@ def test_recurrent_models_keep_a_state_of_fixed_size():
     assert at(load("codestral-mamba-7b").cache_bytes("bf16"), batch=1) == expected
 
 
+@pytest.mark.parametrize("tokens", [100, 2048, 10**6])
+def test_recurrent_gemma_keeps_a_state_and_a_window(tokens):
+    """Of 26 layers every third attends, to 2,048 positions with one key and value head of 256.
+
+    The others keep 2,560 numbers in fp32, and three positions of the convolution.
+    """
+    cache = at(load("recurrentgemma-2b").cache_bytes("bf16"), batch=3, seq_kv=tokens)
+    assert cache == 3 * (18 * (4 + 2 * 3) * 2560 + 8 * 2 * 2 * 256 * min(tokens, 2048))
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"block_types": ["recurrent", "attend"]}, "entry 'attend' of block_types"),
+        ({"block_types": []}, "block_types should have an entry at least"),
+        ({"intermediate_size": 97}, "intermediate_size 97 should be even"),
+        ({"lru_width": 66}, "width 66 is not a multiple of heads 4"),
+    ],
+)
+def test_impossible_configurations_of_recurrent_gemma_are_refused(said, message):
+    with pytest.raises(CostmodelError, match=message):
+        _ = from_config({"model_type": "recurrent_gemma", **GATED, **said}).parameters
+
+
 def test_a_window_bounds_the_cache():
     cache = load("mistral-7b").cache_bytes()
     short, window, long = (at(cache, batch=1, seq_kv=n) for n in (2048, 4096, 8192))

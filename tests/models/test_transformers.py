@@ -105,6 +105,10 @@ CONFIGS = {
         "vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 3, "state_size": 16, "num_heads": 8,
         "head_dim": 16, "n_groups": 2, "chunk_size": 20,
     },
+    "recurrent_gemma": {
+        **GATED, "num_hidden_layers": 5, "num_key_value_heads": 1, "lru_width": 64,
+        "attention_window_size": 64,
+    },
 }  # fmt: skip
 
 
@@ -133,6 +137,7 @@ FALLBACKS = {
     "mamba": lambda b, n: 3 * scanned(b, n, 128, 8),
     "falcon_mamba": lambda b, n: 3 * scanned(b, n, 128, 8),
     "mamba2": lambda b, n: 3 * chunked(b, n, 8, 16, 16, 2, 20),
+    "recurrent_gemma": lambda b, n: 4 * convolved(b, 64, 4),
 }
 
 
@@ -143,21 +148,27 @@ def test_parameters_of_a_small_model_equal_those_of_its_module(kind):
     assert from_config(figures).parameters == numbers(module)
 
 
-#: Models with recurrent layers whose state and cache are in transformers' own cache object.
-CACHED = ("mamba", "falcon_mamba", "mamba2")
+#: Models with recurrent layers.
+CACHED = ("mamba", "falcon_mamba", "mamba2", "recurrent_gemma")
 
 
 @pytest.mark.parametrize("kind", CACHED)
 def test_state_and_cache_of_a_sequence_equal_those_of_transformers_cache(kind):
-    """After a pass over whole sequences; it keeps one position more of a convolution than the next needs."""
+    """After a pass over whole sequences; it keeps one position more of a convolution than the next needs.
+
+    RecurrentGemma's layers keep their states themselves, and only the positions that are needed.
+    """
     figures = {"model_type": kind, **CONFIGS[kind]}
     batch, seq = 2, 40
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         tokens = torch.zeros(batch, seq, dtype=torch.long)
-        output = build(figures, "cpu").eval()(input_ids=tokens, use_cache=True)
-    kept = output["cache_params"] if "cache_params" in output else output["past_key_values"]
-    found = 0
+        module = build(figures, "cpu").eval()
+        kept = transformers.DynamicCache(config=module.config)
+        name = "cache_params" if kind.endswith(("mamba", "mamba2")) else "past_key_values"
+        module(input_ids=tokens, use_cache=True, **{name: kept})
+    own = ("recurrent_states", "conv1d_state")
+    found = sum(vars(m)[name].numel() for m in module.modules() for name in own if name in vars(m))
     for layer in kept.layers:
         for states in (getattr(layer, "conv_states", {}), getattr(layer, "recurrent_states", {})):
             for state in states.values():
