@@ -31,6 +31,8 @@ GATED_GRADIENT: Mapping[str, Pointwise] = {
     "gelu": Pointwise(11, 2, 6),
     "gelu-tanh": Pointwise(19, 1, 10),
     "silu": Pointwise(9, 1, 7),
+    "relu2": Pointwise(6, 0, 3),
+    "xielu": Pointwise(18, 1, 8),
 }
 
 

@@ -195,6 +195,9 @@ POINTWISE: Mapping[str, Pointwise] = {
     "gelu": Pointwise(4, 1, 4),  # x/2 · (1 + erf(x/√2))
     "gelu-tanh": Pointwise(8, 1, 7),  # x/2 · (1 + tanh(√(2/π) · (x + 0.044715·x³)))
     "silu": Pointwise(2, 1, 3),  # x / (1 + exp(−x))
+    "relu2": Pointwise(2, 0, 2),  # max(x, 0)²
+    # (αₚ·x + β)·x if x > 0, else (exp(min(x, ε)) − 1 − x)·αₙ + β·x: both are computed, one is chosen.
+    "xielu": Pointwise(11, 1, 7),
 }
 
 #: Gradients of these functions, from x and the result's gradient g.
@@ -205,6 +208,9 @@ POINTWISE_GRADIENT: Mapping[str, Pointwise] = {
     "gelu": Pointwise(8, 2, 6),  # g · (Φ(x) + x·φ(x))
     "gelu-tanh": Pointwise(16, 1, 10),  # g · ((1 + t)/2 + x/2 · (1 − t²) · u′)
     "silu": Pointwise(7, 1, 7),  # g · s · (1 + x(1 − s))
+    "relu2": Pointwise(3, 0, 2),  # 2g · max(x, 0)
+    # g · (2αₚ·x + β) if x > 0, else g · ((exp(min(x, ε)) − 1)·αₙ + β); sums for αₚ and αₙ are left out.
+    "xielu": Pointwise(9, 1, 7),
 }
 
 #: Gradients that can be computed from the result y, so that x need not be kept: autograd does the same.

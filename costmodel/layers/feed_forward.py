@@ -23,8 +23,8 @@ class FeedForward(StoredWeights):
     Parameters
     ----------
     activation : str
-        ``relu``, ``gelu``, ``gelu-tanh``, ``silu``, ``tanh`` or ``sigmoid``; it runs as
-        a separate kernel.
+        ``relu``, ``relu2`` (squared), ``gelu``, ``gelu-tanh``, ``silu``, ``xielu`` (Huang & Schlag, arXiv
+        2411.13010), ``tanh`` or ``sigmoid``; it runs as a separate kernel.
     """
 
     name: ClassVar[str] = "feed-forward"

@@ -71,7 +71,7 @@ class Elementwise(_Table):
     op : str
         ``add``, ``sub``, ``mul``, ``div``, ``pow`` of two tables or, with suffix ``-scalar``,
         of a table and a number; ``copy``, ``exp``, ``log``, ``sqrt``, ``relu``, ``tanh``,
-        ``sigmoid``, ``gelu``, ``gelu-tanh``, ``silu``, ``silu-and-mul``.
+        ``sigmoid``, ``gelu``, ``gelu-tanh``, ``silu``, ``relu2``, ``xielu``, ``silu-and-mul``.
     in_place : bool
         Whether the result replaces the first table, forward only: a cache then saves both the read and the
         write, which the lower bound takes into account.

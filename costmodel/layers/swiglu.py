@@ -17,7 +17,7 @@ class SwiGLU(FeedForward):
     ----------
     activation : str
         f: ``silu`` is SwiGLU, ``gelu`` and ``gelu-tanh`` GEGLU, ``relu`` ReGLU, ``sigmoid`` GLU;
-        ``tanh`` is possible too.
+        ``relu2``, ``xielu`` and ``tanh`` are possible too.
     fused : bool
         W_gate and W_up are stored side by side and one product computes both parts, as in inference
         engines; otherwise each has its own product, as in the models' own code.

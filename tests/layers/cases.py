@@ -88,7 +88,7 @@ def _others() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "softmax", {}
     for kind in ("layer", "rms"):
         yield "norm", {"kind": kind}
-    for activation in ("relu", "gelu", "gelu-tanh", "silu", "tanh", "sigmoid"):
+    for activation in ("relu", "gelu", "gelu-tanh", "silu", "tanh", "sigmoid", "relu2", "xielu"):
         yield "feed-forward", {"activation": activation}
         yield "elementwise", {"op": activation}
     for op in ("add", "sub", "mul", "div", "pow", "exp", "log", "sqrt", "copy", "silu-and-mul"):

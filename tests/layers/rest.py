@@ -42,7 +42,7 @@ MOVED = _sizes(
     (4, 17, 99, 30, 5, 2),
 )
 
-ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "gelu-tanh", "silu")
+ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "gelu-tanh", "silu", "relu2", "xielu")
 Options = Iterator[tuple[str, dict[str, Any], Points]]
 
 

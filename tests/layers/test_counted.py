@@ -9,6 +9,13 @@ from authority.counted import LEDGER, Counted, log2_ceil
 
 torch = pytest.importorskip("torch")
 
+
+def xielu(x):
+    """Huang & Schlag, arXiv 2411.13010, eq. 5, with the values that its parameters start from."""
+    below = 0.8 * (torch.expm1(torch.clamp(x, max=-1e-6)) - x) + 0.5 * x
+    return torch.where(x > 0, 0.8 * x**2 + 0.5 * x, below)
+
+
 REFERENCE = {
     "relu": torch.relu,
     "tanh": torch.tanh,
@@ -16,6 +23,8 @@ REFERENCE = {
     "gelu": torch.nn.functional.gelu,
     "gelu-tanh": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
     "silu": torch.nn.functional.silu,
+    "relu2": lambda x: torch.relu(x) ** 2,
+    "xielu": xielu,
     "add": torch.add,
     "sub": torch.sub,
     "mul": torch.mul,
@@ -63,6 +72,16 @@ def test_pointwise_programs_and_gradients_equal_torchs(op):
     got = gradient(*needed, Counted(g))
     got = [got] if isinstance(got, Counted) else got
     assert [x.value for x in got] == pytest.approx([x.grad.item() for x in inputs], rel=1e-12)
+
+
+@pytest.mark.parametrize("op", ["relu", "relu2", "xielu"])
+def test_functions_with_two_branches_equal_torchs_below_zero(op):
+    _, program, gradient = pointwise.PROGRAMS[op]
+    x = tensor(-0.8)
+    y = REFERENCE[op](x)
+    assert program(Counted(-0.8)).value == pytest.approx(y.item())
+    (y * -0.7).backward()
+    assert gradient(Counted(-0.8), Counted(-0.7)).value == pytest.approx(x.grad.item())
 
 
 @pytest.mark.parametrize("op", pointwise.OF_RESULT)

@@ -39,6 +39,7 @@ FUNCTIONS = {
     "gelu": functional.gelu,
     "gelu-tanh": lambda x: functional.gelu(x, approximate="tanh"),
     "silu": functional.silu,
+    "relu2": lambda x: torch.relu(x).square(),
 }
 B, N, D, F, H, DV, R = 2, 7, 6, 20, 3, 5, 4
 

@@ -80,8 +80,18 @@ def maximum(a: Counted, b: Operand) -> Counted:
     return _vector(max, a, b)
 
 
+def minimum(a: Counted, b: Operand) -> Counted:
+    return _vector(min, a, b)
+
+
 def above_zero(a: Counted) -> Counted:
     return _vector(lambda x, y: float(x > y), a, 0.0)
+
+
+def chosen(positive: Counted, a: Counted, b: Counted) -> Counted:
+    """Return `a` where a comparison holds, else `b`: one operation."""
+    LEDGER["vector"] += 1
+    return Counted(a.value if positive.value else b.value, 1 + max(positive.depth, a.depth, b.depth))
 
 
 def blocks(n: int, side: int) -> list[range]:

@@ -9,10 +9,22 @@ from fractions import Fraction
 from typing import Any
 
 from .chances import expected_distinct
-from .counted import Counted, above_zero, exp, log2_ceil, maximum, special, tally, tanh
+from .counted import Counted, above_zero, chosen, exp, log2_ceil, maximum, minimum, special, tally, tanh
 from .exchanges import message
 from .kernels import WIDTH, Expected, Kernel, Number, directed, dot_depth, product, statistic, table
-from .pointwise import CUBIC, OF_RESULT, PROGRAMS, ROOT, SLOPE, sigmoid, silu_and_mul_gradient
+from .pointwise import (
+    BELOW,
+    CUBIC,
+    DROP,
+    GROWTH,
+    LINE,
+    OF_RESULT,
+    PROGRAMS,
+    ROOT,
+    SLOPE,
+    sigmoid,
+    silu_and_mul_gradient,
+)
 from .rows import row_cost
 
 Sizes = dict[str, int]
@@ -53,6 +65,19 @@ def gelu_tanh_gate(a: Counted, b: Counted, g: Counted) -> Pair:
     return (g * b) * (half + (1 - t * t) * ((a * 0.5) * inner)), g * (a * half)
 
 
+def relu2_gate(a: Counted, b: Counted, g: Counted) -> Pair:
+    r = maximum(a, 0.0)
+    return ((g * b) * 2) * r, g * (r * r)
+
+
+def xielu_gate(a: Counted, b: Counted, g: Counted) -> Pair:
+    positive, grown, less = above_zero(a), a * GROWTH, exp(minimum(a, BELOW)) - 1
+    rising = grown + LINE
+    value = chosen(positive, rising * a, (less - a) * DROP + a * LINE)
+    slope = chosen(positive, grown + rising, less * DROP + LINE)
+    return (g * b) * slope, g * value
+
+
 GATES: dict[str, Callable[..., Any]] = {
     "relu": relu_gate,
     "tanh": tanh_gate,
@@ -60,6 +85,8 @@ GATES: dict[str, Callable[..., Any]] = {
     "gelu": gelu_gate,
     "gelu-tanh": gelu_tanh_gate,
     "silu": silu_and_mul_gradient,
+    "relu2": relu2_gate,
+    "xielu": xielu_gate,
 }
 
 

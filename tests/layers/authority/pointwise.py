@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from .counted import Counted, above_zero, dot, exp, highest, maximum, special, tanh, total
+from .counted import Counted, above_zero, chosen, dot, exp, highest, maximum, minimum, special, tanh, total
 
 ROOT = math.sqrt(0.5)
 SLOPE = math.sqrt(2 / math.pi)
 CUBIC = 0.044715
+#: xIELU's αₚ and αₙ (learned), β and ε as they are initialised, arXiv 2411.13010, §3.
+GROWTH, DROP, LINE, BELOW = 0.8, 0.8, 0.5, -1e-6
 
 
 def relu(x: Counted) -> Counted:
@@ -66,6 +68,26 @@ def silu_gradient(x: Counted, g: Counted) -> Counted:
     return (g * s) * (1 + x * (1 - s))
 
 
+def relu2(x: Counted) -> Counted:
+    r = maximum(x, 0.0)
+    return r * r
+
+
+def relu2_gradient(x: Counted, g: Counted) -> Counted:
+    return (g * 2) * maximum(x, 0.0)
+
+
+def xielu(x: Counted) -> Counted:
+    line = x * LINE
+    below = (exp(minimum(x, BELOW)) - 1 - x) * DROP + line
+    return chosen(above_zero(x), (x * GROWTH) * x + line, below)
+
+
+def xielu_gradient(x: Counted, g: Counted) -> Counted:
+    below = (exp(minimum(x, BELOW)) - 1) * DROP + LINE
+    return g * chosen(above_zero(x), x * (2 * GROWTH) + LINE, below)
+
+
 def silu_and_mul(a: Counted, b: Counted) -> Counted:
     return silu(a) * b
 
@@ -113,6 +135,8 @@ PROGRAMS: dict[str, tuple[int, Callable[..., object], Callable[..., object]]] = 
     "gelu": (1, gelu, gelu_gradient),
     "gelu-tanh": (1, gelu_tanh, gelu_tanh_gradient),
     "silu": (1, silu, silu_gradient),
+    "relu2": (1, relu2, relu2_gradient),
+    "xielu": (1, xielu, xielu_gradient),
     "add": (2, lambda a, b: a + b, lambda g: (g, g)),
     "sub": (2, lambda a, b: a - b, lambda g: (g, -g)),
     "mul": (2, lambda a, b: a * b, lambda a, b, g: (g * b, g * a)),
