@@ -186,6 +186,8 @@ def experts(
     count: int,
     top_k: int,
     *,
+    function: str = "silu",
+    plain: bool = False,
     shared: int = 0,
     gated: bool = False,
     extra: int = 0,
@@ -198,6 +200,10 @@ def experts(
         The use of the model.
     d_model, width, count, top_k : int
         Width of the model and of an expert; number of experts; experts per token.
+    function : str
+        Activation of the experts.
+    plain : bool
+        Whether experts have two products, up and down, and no gate.
     shared : int
         Width of the shared expert; 0: none.
     gated : bool
@@ -215,11 +221,11 @@ def experts(
             f"experts: wanted a width and experts per token of at least 1, got {width} and {top_k} of {count}"
         )
     alike, odd = divmod(shared, width)
-    layer = use.layer("moe", shared=0 if odd else alike)
+    layer = use.layer("moe", activation=function, gated=not plain, shared=0 if odd else alike)
     part = Part.of("experts", layer, **use.tokens, d_model=d_model, d_ff=width, experts=count, top_k=top_k)
     yield with_extra(part, extra)
     if odd:
-        yield feed_forward(use, d_model, shared, "silu", gated=True, name="shared expert")
+        yield feed_forward(use, d_model, shared, function, gated=not plain, name="shared expert")
     if gated:
         yield keeping(linear(use, "shared expert gate", d_model, 1), 0)  # the router keeps the same input
 

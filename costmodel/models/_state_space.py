@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
+from costmodel.errors import CostmodelError
 from costmodel.models._blocks import Use, convolution, gate, keeping, linear, norm, state, with_extra
+from costmodel.models._fields import Field, Fields
 from costmodel.models._part import Part
 
 
@@ -53,6 +56,52 @@ def selective(use: Use, a: Selective) -> Iterator[Part]:
     yield linear(use, "output projection", a.inner, a.d_model, bias=a.bias)
 
 
+def _head_dim(c: Fields) -> int:
+    """Return the default of a head's channels: the widened model's, divided among the heads."""
+    inner = c.ssm_expand * c.d_model
+    if inner % c.ssm_heads:
+        raise CostmodelError(f"{c.type}: {c.ssm_heads} heads of Mamba-2 should divide its {inner} channels")
+    return int(inner // c.ssm_heads)
+
+
+def _inner(c: Fields) -> int:
+    """Return the channels of all heads of Mamba-2, after checking its heads and groups."""
+    if c.ssm_heads % c.groups:
+        raise CostmodelError(f"{c.type}: {c.groups} groups should divide {c.ssm_heads} heads of Mamba-2")
+    return int(c.ssm_heads * c.ssm_dim)
+
+
+def widened(c: Fields) -> bool:
+    """Return True if the heads of Mamba-2 make up the model's width times its factor.
+
+    Raises
+    ------
+    CostmodelError
+        If they do not, which some architectures refuse.
+    """
+    if c.ssm_inner != c.ssm_expand * c.d_model:
+        raise CostmodelError(
+            f"{c.type}: {c.ssm_heads} heads of Mamba-2 with {c.ssm_dim} channels should make up "
+            f"{c.ssm_expand} × {c.d_model} channels"
+        )
+    return True
+
+
+#: Fields of Mamba-2's layer, by the keys of all architectures that have it; `type` and `d_model` come before.
+DUAL_FIELDS = {
+    "ssm_expand": Field(("mamba_expand", "expand"), 2),
+    "ssm_heads": Field(("mamba_n_heads", "mamba_num_heads", "n_mamba_heads")),
+    "ssm_dim": Field(("mamba_d_head", "mamba_head_dim", "mamba_headdim"), _head_dim),
+    "groups": Field(("mamba_n_groups", "mamba_ngroups", "n_groups"), 1),
+    "ssm_inner": Field((), _inner),
+    "state": Field(("mamba_d_state", "ssm_state_size")),
+    "kernel": Field(("mamba_d_conv", "conv_kernel"), 4),
+    "chunk": Field(("mamba_chunk_size", "chunk_size"), 256),
+    "conv_bias": Field(("mamba_conv_bias", "use_conv_bias"), True, bool),
+    "ssm_bias": Field(("mamba_proj_bias",), False, bool),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dual:
     """Sizes and traits of Mamba-2's layer.
@@ -82,6 +131,22 @@ class Dual:
     conv_bias: bool = True
     normed: bool = True
 
+    @classmethod
+    def of(cls, c: Fields, *, normed: bool = True) -> Dual:
+        """Return the sizes that the fields of `DUAL_FIELDS` say."""
+        return cls(
+            d_model=c.d_model,
+            heads=c.ssm_heads,
+            head_dim=c.ssm_dim,
+            state=c.state,
+            groups=c.groups,
+            kernel=c.kernel,
+            chunk=c.chunk,
+            bias=c.ssm_bias,
+            conv_bias=c.conv_bias,
+            normed=normed,
+        )
+
 
 def dual(use: Use, a: Dual) -> Iterator[Part]:
     """Yield the product for z, x, B, C and Δ; convolution of x, B and C; the scan; gate and norm; out.
@@ -93,7 +158,7 @@ def dual(use: Use, a: Dual) -> Iterator[Part]:
     yield linear(use, "input projection", a.d_model, inner + convolved + a.heads, bias=a.bias)
     yield convolution(use, convolved, a.kernel, bias=a.conv_bias)
     form = "recurrent" if use.decoding else "chunked"
-    sizes = {"heads": a.heads, "head_dim": a.head_dim, "state": a.state, "block": a.chunk}
+    sizes: dict[str, Any] = {"heads": a.heads, "head_dim": a.head_dim, "state": a.state, "block": a.chunk}
     scan = Part.of("selective scan", use.layer("mamba-2", form=form, groups=a.groups), **use.tokens, **sizes)
     yield with_extra(scan, a.heads)
     yield gate(use, "output gate", inner)

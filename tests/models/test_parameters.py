@@ -218,8 +218,14 @@ def test_mamba_ssms_own_configuration_of_mamba_2_is_read():
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ({"num_heads": 4, "head_dim": 16}, "num_heads 4 × head_dim 16 should be expand × hidden_size, 128"),
-        ({"num_heads": 4, "head_dim": 32, "n_groups": 3}, "n_groups 3 should divide num_heads 4"),
+        (
+            {"num_heads": 4, "head_dim": 16, "n_groups": 2},
+            "mamba2: 4 heads of Mamba-2 with 16 channels should make up 2 × 64 channels",
+        ),
+        (
+            {"num_heads": 4, "head_dim": 32, "n_groups": 3},
+            "mamba2: 3 groups should divide 4 heads of Mamba-2",
+        ),
     ],
 )
 def test_heads_of_mamba_2_that_do_not_fit_are_refused(said, message):
@@ -315,6 +321,47 @@ def test_recurrent_models_keep_a_state_of_fixed_size():
     # Mamba-2: 128 heads of 64 × 128 states, and the convolution of x and of 8 groups' B and C.
     expected = 64 * (4 * 128 * 64 * 128 + 2 * 3 * (8192 + 2 * 8 * 128))
     assert at(load("codestral-mamba-7b").cache_bytes("bf16"), batch=1) == expected
+
+
+#: Per token: layers with attention × 2 tables × key heads × their width × 2 bytes. Per sequence, of the other
+#: layers' state: channels × states in fp32, and three positions of the convolved channels.
+HYBRIDS = {
+    "jamba-1.5-mini": (4 * 2 * 8 * 128 * 2, 28 * (4 * 8192 * 16 + 2 * 3 * 8192)),
+    "bamba-9b": (3 * 2 * 8 * 128 * 2, 29 * (4 * 8192 * 128 + 2 * 3 * (8192 + 2 * 128))),
+    "granite-4.0-h-tiny": (4 * 2 * 4 * 128 * 2, 36 * (4 * 3072 * 128 + 2 * 3 * (3072 + 2 * 128))),
+    "nemotron-3-nano-30b-a3b": (6 * 2 * 2 * 128 * 2, 23 * (4 * 4096 * 128 + 2 * 3 * (4096 + 16 * 128))),
+}
+
+
+@pytest.mark.parametrize("name", HYBRIDS)
+def test_hybrids_keep_a_cache_and_a_state(name):
+    of_token, of_sequence = HYBRIDS[name]
+    cache = load(name).cache_bytes("bf16")
+    assert at(cache, batch=3, seq_kv=1000) == 3 * (1000 * of_token + of_sequence)
+
+
+DUAL = {"mamba_n_heads": 8, "mamba_d_state": 16}
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "message"),
+    [
+        ("bamba", {"attn_layer_indices": [6]}, "attn_layer_indices should be of layers 0 to 5, got 6"),
+        ("bamba", {"mamba_n_heads": 7}, "7 heads of Mamba-2 should divide its 128 channels"),
+        ("bamba", {"mamba_d_head": 8}, "8 heads of Mamba-2 with 8 channels should make up 2 × 64"),
+        ("granitemoehybrid", {"layer_types": ["mamba"]}, "layer_types has 1 entries for 6 layers"),
+        ("granitemoehybrid", {"layer_types": ["attend"] * 6}, "entry 'attend' of layer_types"),
+        ("granitemoehybrid", {"position_embedding_type": "alibi"}, "position_embedding_type 'alibi'"),
+        ("nemotron_h", {}, "wanted layers_block_type or hybrid_override_pattern, got neither"),
+        ("nemotron_h", {"hybrid_override_pattern": "MX"}, "entry 'X' of hybrid_override_pattern"),
+        ("nemotron_h", {"layers_block_type": ["conv"]}, "entry 'conv' of layers_block_type"),
+        ("nemotron_h", {"hybrid_override_pattern": "ME", "moe_latent_size": 32}, "moe_latent_size 32 is not"),
+        ("nemotron_h", {"hybrid_override_pattern": "M-", "mlp_hidden_act": "mish"}, "mlp_hidden_act 'mish'"),
+    ],
+)
+def test_impossible_configurations_of_hybrids_are_refused(kind, said, message):
+    with pytest.raises(CostmodelError, match=message):
+        _ = from_config({"model_type": kind, **GATED, **DUAL, **said}).parameters
 
 
 @pytest.mark.parametrize("tokens", [100, 2048, 10**6])

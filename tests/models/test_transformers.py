@@ -67,6 +67,9 @@ LATENT = {
     "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8, "n_routed_experts": 4,
     "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "first_k_dense_replace": 1,
 }  # fmt: skip
+DUAL = {
+    "mamba_n_heads": 8, "mamba_d_state": 16, "mamba_n_groups": 2, "mamba_chunk_size": 20,
+}  # fmt: skip
 CONFIGS = {
     "llama": {**GATED},
     "mistral": {**GATED, "sliding_window": None},
@@ -109,6 +112,25 @@ CONFIGS = {
         **GATED, "num_hidden_layers": 5, "num_key_value_heads": 1, "lru_width": 64,
         "attention_window_size": 64,
     },
+    "jamba": {
+        **GATED, "num_hidden_layers": 6, "num_experts": 4, "attn_layer_period": 3, "attn_layer_offset": 1,
+        "mamba_d_state": 8, "mamba_dt_rank": 5,
+    },
+    "bamba": {
+        **GATED, **DUAL, "num_hidden_layers": 4, "attn_layer_indices": [1], "mlp_bias": True,
+        "attention_bias": True,
+    },
+    "granitemoehybrid": {
+        **GATED, **DUAL, "num_hidden_layers": 4, "num_local_experts": 4, "shared_intermediate_size": 48,
+        "layer_types": ["mamba", "attention", "linear_attention", "full_attention"],
+        "position_embedding_type": "rope",
+    },
+    "nemotron_h": {
+        **GATED, "head_dim": 24, "hybrid_override_pattern": "M-M*EM-", "mamba_num_heads": 6,
+        "mamba_head_dim": 16, "ssm_state_size": 16, "n_groups": 2, "chunk_size": 20, "mlp_bias": True,
+        "use_bias": True, "n_routed_experts": 4, "moe_intermediate_size": 40,
+        "moe_shared_expert_intermediate_size": 56,
+    },
 }  # fmt: skip
 
 
@@ -138,6 +160,10 @@ FALLBACKS = {
     "falcon_mamba": lambda b, n: 3 * scanned(b, n, 128, 8),
     "mamba2": lambda b, n: 3 * chunked(b, n, 8, 16, 16, 2, 20),
     "recurrent_gemma": lambda b, n: 4 * convolved(b, 64, 4),
+    "jamba": lambda b, n: 4 * scanned(b, n, 128, 8),
+    "bamba": lambda b, n: 3 * chunked(b, n, 8, 16, 16, 2, 20),
+    "granitemoehybrid": lambda b, n: 2 * chunked(b, n, 8, 16, 16, 2, 20),
+    "nemotron_h": lambda b, n: 3 * chunked(b, n, 6, 16, 16, 2, 20),
 }
 
 
@@ -149,7 +175,9 @@ def test_parameters_of_a_small_model_equal_those_of_its_module(kind):
 
 
 #: Models with recurrent layers.
-CACHED = ("mamba", "falcon_mamba", "mamba2", "recurrent_gemma")
+CACHED = (
+    "mamba", "falcon_mamba", "mamba2", "recurrent_gemma", "jamba", "bamba", "granitemoehybrid", "nemotron_h",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", CACHED)
@@ -165,7 +193,7 @@ def test_state_and_cache_of_a_sequence_equal_those_of_transformers_cache(kind):
         tokens = torch.zeros(batch, seq, dtype=torch.long)
         module = build(figures, "cpu").eval()
         kept = transformers.DynamicCache(config=module.config)
-        name = "cache_params" if kind.endswith(("mamba", "mamba2")) else "past_key_values"
+        name = "cache_params" if kind in ("mamba", "falcon_mamba", "mamba2") else "past_key_values"
         module(input_ids=tokens, use_cache=True, **{name: kept})
     own = ("recurrent_states", "conv1d_state")
     found = sum(vars(m)[name].numel() for m in module.modules() for name in own if name in vars(m))

@@ -8,9 +8,9 @@ from typing import Any
 from costmodel.errors import CostmodelError
 from costmodel.models._blocks import Use, between_ends, repeated, residual
 from costmodel.models._family import Family
-from costmodel.models._fields import D_MODEL, LAYERS, TIED, VOCAB, Field, Fields
+from costmodel.models._fields import D_MODEL, LAYERS, TIED, VOCAB, Field, Fields, same
 from costmodel.models._part import Part
-from costmodel.models._state_space import Dual, Selective, dual, selective
+from costmodel.models._state_space import DUAL_FIELDS, Dual, Selective, dual, selective, widened
 from costmodel.models.stack import Stack
 
 #: Names of the mixers in mamba-ssm's own configurations, where the first is the default.
@@ -82,36 +82,20 @@ FIELDS = {
 
 def _heads(c: Fields) -> int:
     """Return the default number of heads: Hugging Face's, or as many as make up the channels."""
-    return 128 if c.own is None else c.expand * c.d_model // c.head_dim
-
-
-def _inner(c: Fields) -> int:
-    """Return the number of channels.
-
-    Raises
-    ------
-    CostmodelError
-        If the heads do not make up the model's width, widened.
-    """
-    inner = c.heads * c.head_dim
-    if inner != c.expand * c.d_model:
-        raise CostmodelError(
-            f"{c.type}: num_heads {c.heads} × head_dim {c.head_dim} should be expand × hidden_size, "
-            f"{c.expand * c.d_model}"
-        )
-    if c.heads % c.groups:
-        raise CostmodelError(f"{c.type}: n_groups {c.groups} should divide num_heads {c.heads}")
-    return int(inner)
+    return 128 if c.own is None else c.ssm_expand * c.d_model // c.ssm_dim
 
 
 FIELDS_2 = {
     **_fields(MAMBA_2),
-    "state": Field(("state_size", "d_state"), 128),
-    "head_dim": Field(("head_dim", "headdim"), 64),
-    "heads": Field(("num_heads", "nheads"), _heads),
+    "ssm_expand": Field((), same("expand")),
+    "ssm_dim": Field(("head_dim", "headdim"), 64),
+    "ssm_heads": Field(("num_heads", "nheads"), _heads),
     "groups": Field(("n_groups", "ngroups"), _own(1, 8)),
-    "inner": Field((), _inner),
+    "ssm_inner": DUAL_FIELDS["ssm_inner"],
+    "widened": Field((), widened),
+    "state": Field(("state_size", "d_state"), 128),
     "chunk": Field(("chunk_size",), 256),
+    "ssm_bias": Field((), same("bias")),
     "tied": Field(TIES, _own(True, False), bool),
 }
 
@@ -132,26 +116,10 @@ def mixer(c: Fields, use: Use) -> Iterator[Part]:
     return selective(use, sizes)
 
 
-def mixer_2(c: Fields, use: Use) -> Iterator[Part]:
-    """Yield Mamba-2's layer."""
-    sizes = Dual(
-        d_model=c.d_model,
-        heads=c.heads,
-        head_dim=c.head_dim,
-        state=c.state,
-        groups=c.groups,
-        kernel=c.kernel,
-        chunk=c.chunk,
-        bias=c.bias,
-        conv_bias=c.conv_bias,
-    )
-    return dual(use, sizes)
-
-
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Return the embedding, the layers, the norm and the logits."""
     kind = "rms" if c.rms else "layer"
-    inner = mixer_2(c, use) if c.type == "mamba2" else mixer(c, use)
+    inner = dual(use, Dual.of(c)) if c.type == "mamba2" else mixer(c, use)
     layer = residual(use, "mixer", c.d_model, inner, kind=kind)
     return between_ends(c, use, [repeated(layer, c.layers)], kind=kind)
 
