@@ -8,7 +8,7 @@ from typing import Any
 
 from costmodel.errors import CostmodelError
 from costmodel.models._blocks import Use, convolution, gate, keeping, linear, norm, state, with_extra
-from costmodel.models._fields import Field, Fields
+from costmodel.models._fields import Field, Fields, same
 from costmodel.models._part import Part
 
 
@@ -57,11 +57,12 @@ def selective(use: Use, a: Selective) -> Iterator[Part]:
 
 
 def _head_dim(c: Fields) -> int:
-    """Return the default of a head's channels: the widened model's, divided among the heads."""
-    inner = c.ssm_expand * c.d_model
-    if inner % c.ssm_heads:
-        raise CostmodelError(f"{c.type}: {c.ssm_heads} heads of Mamba-2 should divide its {inner} channels")
-    return int(inner // c.ssm_heads)
+    """Return the default of a head's channels: all channels, divided among the heads."""
+    if c.ssm_width % c.ssm_heads:
+        raise CostmodelError(
+            f"{c.type}: {c.ssm_heads} heads of Mamba-2 should divide its {c.ssm_width} channels"
+        )
+    return int(c.ssm_width // c.ssm_heads)
 
 
 def _inner(c: Fields) -> int:
@@ -72,17 +73,17 @@ def _inner(c: Fields) -> int:
 
 
 def widened(c: Fields) -> bool:
-    """Return True if the heads of Mamba-2 make up the model's width times its factor.
+    """Return True if the heads of Mamba-2 make up all channels: the model's width times a factor, or as said.
 
     Raises
     ------
     CostmodelError
         If they do not, which some architectures refuse.
     """
-    if c.ssm_inner != c.ssm_expand * c.d_model:
+    if c.ssm_inner != c.ssm_width:
         raise CostmodelError(
             f"{c.type}: {c.ssm_heads} heads of Mamba-2 with {c.ssm_dim} channels should make up "
-            f"{c.ssm_expand} × {c.d_model} channels"
+            f"{c.ssm_width} channels"
         )
     return True
 
@@ -90,6 +91,7 @@ def widened(c: Fields) -> bool:
 #: Fields of Mamba-2's layer, by the keys of all architectures that have it; `type` and `d_model` come before.
 DUAL_FIELDS = {
     "ssm_expand": Field(("mamba_expand", "expand"), 2),
+    "ssm_width": Field(("mamba_d_ssm",), lambda f: f.ssm_expand * f.d_model),
     "ssm_heads": Field(("mamba_n_heads", "mamba_num_heads", "n_mamba_heads")),
     "ssm_dim": Field(("mamba_d_head", "mamba_head_dim", "mamba_headdim"), _head_dim),
     "groups": Field(("mamba_n_groups", "mamba_ngroups", "n_groups"), 1),
@@ -99,6 +101,7 @@ DUAL_FIELDS = {
     "chunk": Field(("mamba_chunk_size", "chunk_size"), 256),
     "conv_bias": Field(("mamba_conv_bias", "use_conv_bias"), True, bool),
     "ssm_bias": Field(("mamba_proj_bias",), False, bool),
+    "ssm_out_bias": Field(("projectors_bias",), same("ssm_bias"), bool),
 }
 
 
@@ -114,7 +117,7 @@ class Dual:
         States per channel, and groups of heads that share B and C.
     kernel, chunk : int
         Width of the convolution, and positions that a kernel computes at once.
-    bias, conv_bias : bool
+    bias, out_bias, conv_bias : bool
         Whether the products in and out have biases, and whether the convolution has one.
     normed : bool
         Whether the gated result is normed, each group by itself.
@@ -128,6 +131,7 @@ class Dual:
     kernel: int
     chunk: int
     bias: bool = False
+    out_bias: bool = False
     conv_bias: bool = True
     normed: bool = True
 
@@ -143,6 +147,7 @@ class Dual:
             kernel=c.kernel,
             chunk=c.chunk,
             bias=c.ssm_bias,
+            out_bias=c.ssm_out_bias,
             conv_bias=c.conv_bias,
             normed=normed,
         )
@@ -165,4 +170,4 @@ def dual(use: Use, a: Dual) -> Iterator[Part]:
     if a.normed:
         one = norm(use, "gated norm", inner // a.groups, rows=use.rows * a.groups)
         yield with_extra(one, inner - inner // a.groups)
-    yield linear(use, "output projection", inner, a.d_model, bias=a.bias)
+    yield linear(use, "output projection", inner, a.d_model, bias=a.out_bias)

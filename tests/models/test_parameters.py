@@ -220,7 +220,7 @@ def test_mamba_ssms_own_configuration_of_mamba_2_is_read():
     [
         (
             {"num_heads": 4, "head_dim": 16, "n_groups": 2},
-            "mamba2: 4 heads of Mamba-2 with 16 channels should make up 2 × 64 channels",
+            "mamba2: 4 heads of Mamba-2 with 16 channels should make up 128 channels",
         ),
         (
             {"num_heads": 4, "head_dim": 32, "n_groups": 3},
@@ -324,11 +324,14 @@ def test_recurrent_models_keep_a_state_of_fixed_size():
 
 
 #: Per token: layers with attention × 2 tables × key heads × their width × 2 bytes. Per sequence, of the other
-#: layers' state: channels × states in fp32, and three positions of the convolved channels.
+#: layers' state: channels × states in fp32, and the positions of a convolution before the last (three, or two
+#: in LFM2). Falcon-H1 has both in each layer.
 HYBRIDS = {
     "jamba-1.5-mini": (4 * 2 * 8 * 128 * 2, 28 * (4 * 8192 * 16 + 2 * 3 * 8192)),
     "bamba-9b": (3 * 2 * 8 * 128 * 2, 29 * (4 * 8192 * 128 + 2 * 3 * (8192 + 2 * 128))),
     "granite-4.0-h-tiny": (4 * 2 * 4 * 128 * 2, 36 * (4 * 3072 * 128 + 2 * 3 * (3072 + 2 * 128))),
+    "falcon-h1-7b": (44 * 2 * 2 * 128 * 2, 44 * (4 * 3072 * 256 + 2 * 3 * (3072 + 2 * 256))),
+    "lfm2-8b-a1b": (6 * 2 * 8 * 64 * 2, 18 * 2 * 2 * 2048),
     "nemotron-3-nano-30b-a3b": (6 * 2 * 2 * 128 * 2, 23 * (4 * 4096 * 128 + 2 * 3 * (4096 + 16 * 128))),
 }
 
@@ -348,10 +351,12 @@ DUAL = {"mamba_n_heads": 8, "mamba_d_state": 16}
     [
         ("bamba", {"attn_layer_indices": [6]}, "attn_layer_indices should be of layers 0 to 5, got 6"),
         ("bamba", {"mamba_n_heads": 7}, "7 heads of Mamba-2 should divide its 128 channels"),
-        ("bamba", {"mamba_d_head": 8}, "8 heads of Mamba-2 with 8 channels should make up 2 × 64"),
+        ("bamba", {"mamba_d_head": 8}, "8 heads of Mamba-2 with 8 channels should make up 128"),
         ("granitemoehybrid", {"layer_types": ["mamba"]}, "layer_types has 1 entries for 6 layers"),
         ("granitemoehybrid", {"layer_types": ["attend"] * 6}, "entry 'attend' of layer_types"),
         ("granitemoehybrid", {"position_embedding_type": "alibi"}, "position_embedding_type 'alibi'"),
+        ("falcon_h1", {"mamba_d_ssm": 100}, "8 heads of Mamba-2 should divide its 100 channels"),
+        ("lfm2", {"layer_types": ["mamba"] * 6}, "entry 'mamba' of layer_types"),
         ("nemotron_h", {}, "wanted layers_block_type or hybrid_override_pattern, got neither"),
         ("nemotron_h", {"hybrid_override_pattern": "MX"}, "entry 'X' of hybrid_override_pattern"),
         ("nemotron_h", {"layers_block_type": ["conv"]}, "entry 'conv' of layers_block_type"),

@@ -35,7 +35,7 @@ def test_each_layer_has_two_all_reduces_and_the_embedding_one(name):
         assert (sums.repeats, sizes["m"], sizes["n"]) == (2 * layers + 1, tokens, width)
 
 
-@pytest.mark.parametrize("name", ["llama-2-70b", "llama-3-8b", "gpt2", "t5-small", "xlstm-7b"])
+@pytest.mark.parametrize("name", ["llama-2-70b", "llama-3-8b", "gpt2", "t5-small", "xlstm-7b", "lfm2-1.2b"])
 @pytest.mark.parametrize("devices", [2, 4])
 def test_the_devices_together_do_the_models_work_and_hold_its_parameters(name, devices):
     whole = load(name)

@@ -55,9 +55,11 @@ def test_parameters_equal_those_of_hugging_faces_module(name):
 def numbers(module):
     """Return the parameters of a module, and the offsets of its routers.
 
-    These are a parameter in DeepSeek's code but a buffer in Hugging Face's.
+    These are a parameter in DeepSeek's code but a buffer in Hugging Face's; checkpoints have them.
     """
-    offsets = sum(b.numel() for key, b in module.named_buffers() if key.endswith("correction_bias"))
+    offsets = sum(
+        b.numel() for key, b in module.named_buffers() if key.endswith(("correction_bias", "expert_bias"))
+    )
     return sum(p.numel() for p in module.parameters()) + offsets
 
 
@@ -125,6 +127,16 @@ CONFIGS = {
         "layer_types": ["mamba", "attention", "linear_attention", "full_attention"],
         "position_embedding_type": "rope",
     },
+    "falcon_h1": {
+        **GATED, **DUAL, "mamba_d_ssm": 96, "mamba_rms_norm": True, "projectors_bias": True, "mlp_bias": True,
+    },
+    "lfm2": {
+        **GATED, "num_hidden_layers": 4, "full_attn_idxs": [1], "block_multiple_of": 32, "conv_bias": True,
+    },
+    "lfm2_moe": {
+        **GATED, "num_hidden_layers": 4, "layer_types": ["conv", "full_attention", "conv", "full_attention"],
+        "num_dense_layers": 1, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+    },
     "nemotron_h": {
         **GATED, "head_dim": 24, "hybrid_override_pattern": "M-M*EM-", "mamba_num_heads": 6,
         "mamba_head_dim": 16, "ssm_state_size": 16, "n_groups": 2, "chunk_size": 20, "mlp_bias": True,
@@ -163,6 +175,9 @@ FALLBACKS = {
     "jamba": lambda b, n: 4 * scanned(b, n, 128, 8),
     "bamba": lambda b, n: 3 * chunked(b, n, 8, 16, 16, 2, 20),
     "granitemoehybrid": lambda b, n: 2 * chunked(b, n, 8, 16, 16, 2, 20),
+    "falcon_h1": lambda b, n: 3 * chunked(b, n, 8, 12, 16, 2, 20),
+    "lfm2": lambda b, n: 3 * convolved(b, 64, 3),
+    "lfm2_moe": lambda b, n: 2 * convolved(b, 64, 3),
     "nemotron_h": lambda b, n: 3 * chunked(b, n, 6, 16, 16, 2, 20),
 }
 
@@ -177,6 +192,7 @@ def test_parameters_of_a_small_model_equal_those_of_its_module(kind):
 #: Models with recurrent layers.
 CACHED = (
     "mamba", "falcon_mamba", "mamba2", "recurrent_gemma", "jamba", "bamba", "granitemoehybrid", "nemotron_h",
+    "falcon_h1", "lfm2", "lfm2_moe",
 )  # fmt: skip
 
 

@@ -82,12 +82,12 @@ FIELDS = {
 
 def _heads(c: Fields) -> int:
     """Return the default number of heads: Hugging Face's, or as many as make up the channels."""
-    return 128 if c.own is None else c.ssm_expand * c.d_model // c.ssm_dim
+    return 128 if c.own is None else c.ssm_width // c.ssm_dim
 
 
 FIELDS_2 = {
     **_fields(MAMBA_2),
-    "ssm_expand": Field((), same("expand")),
+    "ssm_width": Field((), lambda f: f.expand * f.d_model),
     "ssm_dim": Field(("head_dim", "headdim"), 64),
     "ssm_heads": Field(("num_heads", "nheads"), _heads),
     "groups": Field(("n_groups", "ngroups"), _own(1, 8)),
@@ -96,6 +96,7 @@ FIELDS_2 = {
     "state": Field(("state_size", "d_state"), 128),
     "chunk": Field(("chunk_size",), 256),
     "ssm_bias": Field((), same("bias")),
+    "ssm_out_bias": Field((), same("bias")),
     "tied": Field(TIES, _own(True, False), bool),
 }
 

@@ -85,6 +85,7 @@ FIELDS = {
     "function": Field((), _function, str),
     **DUAL_FIELDS,
     "ssm_bias": Field(("use_bias",), False, bool),
+    "ssm_out_bias": Field((), same("ssm_bias")),
     "experts": Field(("n_routed_experts", "num_local_experts"), 8),
     "top_k": Field(("num_experts_per_tok",), 2),
     "d_expert": Field(("moe_intermediate_size",), 7688),
