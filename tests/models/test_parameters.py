@@ -325,13 +325,14 @@ def test_recurrent_models_keep_a_state_of_fixed_size():
 
 #: Per token: layers with attention × 2 tables × key heads × their width × 2 bytes. Per sequence, of the other
 #: layers' state: channels × states in fp32, and the positions of a convolution before the last (three, or two
-#: in LFM2). Falcon-H1 has both in each layer.
+#: in LFM2). Falcon-H1 has both in each layer, and Zamba2 in each with a shared block.
 HYBRIDS = {
     "jamba-1.5-mini": (4 * 2 * 8 * 128 * 2, 28 * (4 * 8192 * 16 + 2 * 3 * 8192)),
     "bamba-9b": (3 * 2 * 8 * 128 * 2, 29 * (4 * 8192 * 128 + 2 * 3 * (8192 + 2 * 128))),
     "granite-4.0-h-tiny": (4 * 2 * 4 * 128 * 2, 36 * (4 * 3072 * 128 + 2 * 3 * (3072 + 2 * 128))),
     "falcon-h1-7b": (44 * 2 * 2 * 128 * 2, 44 * (4 * 3072 * 256 + 2 * 3 * (3072 + 2 * 256))),
     "lfm2-8b-a1b": (6 * 2 * 8 * 64 * 2, 18 * 2 * 2 * 2048),
+    "zamba2-7b": (13 * 2 * 7168 * 2, 81 * (4 * 7168 * 64 + 2 * 3 * (7168 + 4 * 64))),
     "nemotron-3-nano-30b-a3b": (6 * 2 * 2 * 128 * 2, 23 * (4 * 4096 * 128 + 2 * 3 * (4096 + 16 * 128))),
 }
 

@@ -130,6 +130,12 @@ CONFIGS = {
     "falcon_h1": {
         **GATED, **DUAL, "mamba_d_ssm": 96, "mamba_rms_norm": True, "projectors_bias": True, "mlp_bias": True,
     },
+    "zamba2": {
+        **GATED, "num_hidden_layers": 5, "num_key_value_heads": 4, "n_mamba_heads": 8, "mamba_d_state": 16,
+        "mamba_ngroups": 2, "chunk_size": 20, "num_mem_blocks": 2, "use_shared_attention_adapter": True,
+        "adapter_rank": 6, "use_mem_rope": True, "add_bias_linear": True,
+        "layers_block_type": ["mamba", "hybrid", "hybrid", "linear_attention", "hybrid"],
+    },
     "lfm2": {
         **GATED, "num_hidden_layers": 4, "full_attn_idxs": [1], "block_multiple_of": 32, "conv_bias": True,
     },
@@ -176,6 +182,7 @@ FALLBACKS = {
     "bamba": lambda b, n: 3 * chunked(b, n, 8, 16, 16, 2, 20),
     "granitemoehybrid": lambda b, n: 2 * chunked(b, n, 8, 16, 16, 2, 20),
     "falcon_h1": lambda b, n: 3 * chunked(b, n, 8, 12, 16, 2, 20),
+    "zamba2": lambda b, n: 5 * chunked(b, n, 8, 16, 16, 2, 20),
     "lfm2": lambda b, n: 3 * convolved(b, 64, 3),
     "lfm2_moe": lambda b, n: 2 * convolved(b, 64, 3),
     "nemotron_h": lambda b, n: 3 * chunked(b, n, 6, 16, 16, 2, 20),
@@ -193,6 +200,7 @@ def test_parameters_of_a_small_model_equal_those_of_its_module(kind):
 CACHED = (
     "mamba", "falcon_mamba", "mamba2", "recurrent_gemma", "jamba", "bamba", "granitemoehybrid", "nemotron_h",
     "falcon_h1", "lfm2", "lfm2_moe",
+    "zamba2",
 )  # fmt: skip
 
 
