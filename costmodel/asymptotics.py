@@ -24,6 +24,7 @@ from costmodel.symbols import (
     CeilLog2,
     ChunkPairs,
     Distinct,
+    Factors,
     Largest,
     as_symbols,
     ceil_div,
@@ -173,7 +174,8 @@ def _lower(e: sp.Expr) -> sp.Expr:
     if isinstance(e, sp.Mul):
         return sp.Mul(*(_lower(factor) for factor in e.args))
     if isinstance(e, (sp.Add, sp.Max)):
-        return max((_lower(part) for part in e.args if not part.is_Number), key=_sort_key)
+        # Each term alone is at most the sum: the one that grows fastest is the tightest.
+        return min((_lower(part) for part in e.args if not part.is_Number), key=_sort_key)
     return e
 
 
@@ -196,6 +198,7 @@ _BOUNDS: dict[Any, Callable[..., sp.Expr]] = {
     CeilLog: lambda x, base: _log(x) / sp.log(_lower(base)) + 1,
     ChunkPairs: lambda n, c: _upper(sp.expand(n * (c + 1))),
     CausalTiles: lambda n, n_kv, c: _upper(sp.expand(n * ceil_div(n_kv, c))),
+    Factors: lambda x, p: _upper(x) ** (1 / p),
     Distinct: lambda n, k, draws: _upper(n),  # noqa: ARG005
     **dict.fromkeys((sp.Max, Largest), lambda *parts: sp.Add(*(_upper(sp.expand(part)) for part in parts))),
     sp.Min: lambda *parts: _upper(_least(*parts)),
@@ -240,7 +243,7 @@ def _text(term: sp.Expr) -> str:
     term = sp.Mul(*(_one_log(base) ** power for base, power in _powers(term).items()))
     powers = _powers(term)
     logs = [base for base in powers if isinstance(base, sp.log)]
-    if len(logs) == 2 and sorted(powers[base] for base in logs) == [-1, 1]:
+    if sorted(powers[base] for base in logs) == [-1, 1]:
         over = next(base for base in logs if powers[base] == 1)
         under = next(base for base in logs if powers[base] == -1)
         ratio = f"log_{_inside(under)} {_inside(over)}"

@@ -33,6 +33,21 @@ class UnavailableError(CostmodelError):
     """Something exists but is not available here; the text says what would make it available."""
 
 
+class NoRateError(UnavailableError):
+    """A device has no rate for a number format.
+
+    Attributes
+    ----------
+    instead : str
+        A format for which it has one.
+    """
+
+    def __init__(self, text: object = "", instead: str = "") -> None:
+        """Keep the text and the other format, in a way that survives pickling."""
+        super().__init__(text)
+        self.instead = instead
+
+
 class TableError(CostmodelError):
     """A table of measurements cannot be read, or lacks something that is needed."""
 

@@ -33,6 +33,7 @@ from costmodel.symbols import (
     CeilLog2,
     ChunkPairs,
     Distinct,
+    Factors,
     as_symbols,
     symbol,
 )
@@ -66,6 +67,7 @@ SMOOTH: tuple[tuple[Any, Any], ...] = (
     (CeilLog, lambda x, base: sp.log(x) / sp.log(base)),
     (ChunkPairs, lambda n, c: n * (c + 1) / 2),
     (CausalTiles, lambda n, n_kv, c: n * (n_kv - (n - 1) / 2) / c),
+    (Factors, lambda x, p: p * x ** (1 / p)),
     (Distinct, lambda n, k, draws: n * (1 - (1 - k * _ONE / n) ** draws)),
     (sp.ceiling, lambda x: x),
     (sp.floor, lambda x: x),

@@ -303,6 +303,36 @@ class CausalTiles(sp.Function):  # type: ignore[misc]
         return f"({up_to(n_kv)} - {up_to(f'({n_kv} - {n})')})"
 
 
+class Factors(sp.Function):  # type: ignore[misc]
+    """Sum of p factors, powers of two as equal as possible, of the least power of two that is at least x.
+
+    Σ 2^⌊(⌈log₂ x⌉ + i)/p⌋ over 0 ≤ i < p; with p = 1 the power of two itself. It is a separate function
+    because its growth, at most 2·p·x^(1/p), cannot be read off these powers.
+    """
+
+    nargs = 2
+    is_integer = True
+    is_positive = True
+
+    @classmethod
+    def eval(cls, x: sp.Expr, p: sp.Expr) -> sp.Expr | None:
+        """Evaluate whole numbers exactly."""
+        if not (x.is_Rational and p.is_Integer and x >= 1 and p >= 1):
+            return None
+        return sp.Add(*(2 ** ((CeilLog2(x) + i) // p) for i in range(int(p))))
+
+    def _latex(self, printer: object, exp: str = "") -> str:
+        x, p = (printer._print(a) for a in self.args)  # type: ignore[attr-defined]
+        if self.args[1] == 1:
+            return _raised(rf"2^{{\lceil\log_2 {x}\rceil}}", exp)
+        return _raised(rf"\operatorname{{factors}}_{{{p}}}\left({x}\right)", exp)
+
+    def _numpycode(self, printer: object) -> str:
+        x = f"ceil_log2({printer._print(self.args[0])})"  # type: ignore[attr-defined]
+        p = int(self.args[1])
+        return f"({' + '.join(f'2.0**floor(({x} + {i}.0)/{p}.0)' for i in range(p))})"
+
+
 class Distinct(sp.Function):  # type: ignore[misc]
     """Expected number of distinct items out of n after draws of k distinct ones: n·(1 − (1 − k/n)^draws).
 

@@ -14,7 +14,7 @@ from sympy.printing.codeprinter import CodePrinter
 from sympy.printing.precedence import PRECEDENCE
 
 from costmodel.errors import CostmodelError
-from costmodel.symbols import CausalTiles, CeilLog, CeilLog2, ChunkPairs, Distinct
+from costmodel.symbols import CausalTiles, CeilLog, CeilLog2, ChunkPairs, Distinct, Factors
 
 
 class _Log1m(sp.Function):  # type: ignore[misc]
@@ -26,7 +26,7 @@ class _Expm1(sp.Function):  # type: ignore[misc]
 
 
 #: Functions whose Vega code repeats an argument: a compound argument is assigned to a name first.
-_REPEAT = (CeilLog2, CeilLog, ChunkPairs, CausalTiles, sp.Mod, _Log1m, _Expm1)
+_REPEAT = (CeilLog2, CeilLog, ChunkPairs, CausalTiles, Factors, sp.Mod, _Log1m, _Expm1)
 _BINARY = {sp.Eq: "==", sp.Ne: "!=", sp.Lt: "<", sp.Le: "<=", sp.Gt: ">", sp.Ge: ">="}
 
 
@@ -168,6 +168,10 @@ class _Printer(CodePrinter):  # type: ignore[misc]
             return f"(({last} - {left})/{c} + 1)*({last} + {left})/2"
 
         return f"({up_to(n_kv)} - {up_to(f'({n_kv} - {n})')})"
+
+    def _print_Factors(self, expr: sp.Expr) -> str:
+        level, p = self._print(CeilLog2(expr.args[0])), int(expr.args[1])
+        return f"({' + '.join(f'pow(2, floor(({level} + {i})/{p}))' for i in range(p))})"
 
     def _print_Distinct(self, expr: sp.Expr) -> str:
         text: str = self._print(_spelt(expr))

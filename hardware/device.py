@@ -11,7 +11,7 @@ from pathlib import Path
 from costmodel.arguments import typed
 from costmodel.dtypes import DTYPES
 from costmodel.dtypes import dtype as find_dtype
-from costmodel.errors import UnavailableError, unknown_name
+from costmodel.errors import NoRateError, unknown_name
 from costmodel.hardware import whatif
 from costmodel.hardware.quantities import Count, Quantity
 from costmodel.hardware.schema import Level, Rates, Spec, quantities
@@ -195,7 +195,7 @@ class Device:
 
         Raises
         ------
-        UnavailableError
+        NoRateError
             If the device has no such rate; the message says which it has.
         UnknownNameError
             If there is no such dtype or engine.
@@ -253,7 +253,7 @@ class Device:
     def _peak(self, dtype: str, engine: str | None) -> _Peak:
         found = self._known(dtype, engine)
         if not found:
-            raise UnavailableError(self._has_no(find_dtype(dtype).name, engine))
+            raise self._has_no(find_dtype(dtype).name, engine)
         return _Peak(max(peak.stated for peak in found), max(peak.boost for peak in found))
 
     def _known(self, dtype: str, engine: str | None) -> list[_Peak]:
@@ -268,10 +268,11 @@ class Device:
         in_fp32 = engine != "matrix" and name not in table and name != "fp64"
         return [table[key] for key in ("fp32" if in_fp32 else name,) if key in table]
 
-    def _has_no(self, dtype: str, engine: str | None) -> str:
+    def _has_no(self, dtype: str, engine: str | None) -> NoRateError:
         has = self.formats if engine is None else [name for name in DTYPES if name in self._peaks[engine]]
         where = f"{engine} rate" if engine else "rate"
-        return f"{self.name} has no {dtype} {where}; it has {', '.join(has) or 'none'}"
+        text = f"{self.name} has no {dtype} {where}; it has {', '.join(has) or 'none'}"
+        return NoRateError(text, instead=self.native_16bit or "fp32")
 
     @cached_property
     def formats(self) -> tuple[str, ...]:

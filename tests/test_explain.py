@@ -10,7 +10,7 @@ import costmodel as cm
 from costmodel.errors import SizeError, UnavailableError
 from costmodel.explain import SMOOTH, elasticities, what_if
 from costmodel.models import load
-from costmodel.symbols import CausalTiles, CeilDiv, CeilLog, CeilLog2, ChunkPairs, Distinct
+from costmodel.symbols import CausalTiles, CeilDiv, CeilLog, CeilLog2, ChunkPairs, Distinct, Factors
 
 H200 = "nvidia/h200-sxm"
 CASES = [
@@ -52,7 +52,7 @@ def test_smooth_functions_go_through_the_steps():
     """Where nothing is left over: at multiples of a tile, at powers of a base, in tiles of one key."""
     whole = {
         CeilDiv: (96, 8), CeilLog2: (64,), CeilLog: (81, 3), ChunkPairs: (96, 8), CausalTiles: (20, 50, 1),
-        Distinct: (64, 2, 5), sp.ceiling: (7,), sp.floor: (7,),
+        Factors: (64, 3), Distinct: (64, 2, 5), sp.ceiling: (7,), sp.floor: (7,),
     }  # fmt: skip
     assert list(whole) == [steps for steps, _ in SMOOTH]
     for steps, between in SMOOTH:

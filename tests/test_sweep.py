@@ -123,8 +123,8 @@ def test_layers_with_different_options_have_separate_rows():
 @pytest.mark.parametrize(
     ("layers", "devices", "sizes", "error", "text"),
     [
-        ([], "h200-sxm", {}, SizeError, "at least one layer"),
-        ([cm.LSTM()], [], {}, SizeError, "one device"),
+        ([], "h200-sxm", {}, SizeError, "at least one layer and one device, got 0 and 1"),
+        ([cm.LSTM()], [], {}, SizeError, "at least one layer and one device, got 1 and 0"),
         ([cm.LSTM(), cm.GRU()], "h200-sxm", {"heads": 8}, UnknownNameError, "size 'heads' of lstm, gru"),
         ([cm.LSTM()], "h200-sxm", {"batch": 1, "seq": [], "hidden": 8}, SizeError, "empty"),
         ([cm.LSTM()], "h200-sxm", {"batch": 1, "seq": [8, -8], "hidden": 8}, SizeError, "size seq"),

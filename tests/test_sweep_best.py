@@ -35,7 +35,7 @@ def grid() -> grids.Grid:
         kv_heads=[1, 4],
         head_dim=[64, 128],
         hidden=[256, 64],
-        where="heads % kv_heads == 0 and seconds > 2e-6",
+        where="(layer == 'lstm' or heads % kv_heads == 0) and seconds > 2e-6",
         prices={"h200-sxm": 3.5, "a100-sxm-80gb": 1.2},
     )
 

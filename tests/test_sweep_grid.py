@@ -114,6 +114,33 @@ def test_grid_of_a_billion_points_is_computed_only_where_asked():
     assert last["matrix_flops"][0] == 2 * 1000**3
 
 
+@pytest.mark.parametrize(
+    ("asked", "text"),
+    [
+        ({"rung": "bond"}, "unknown rung 'bond'; did you mean 'bound'"),
+        ({"framework": "vlm"}, "unknown framework 'vlm'; did you mean 'vllm'"),
+        ({"state": "wram"}, "unknown state 'wram'; did you mean 'warm'"),
+    ],
+)
+def test_unknown_words_are_refused_when_the_grid_is_made(asked, text):
+    with pytest.raises(UnknownNameError, match=text):
+        make_grid(cm.LSTM(), "h200-sxm", batch=1, seq=8, hidden=8, **asked)
+
+
+def test_state_is_a_size_where_it_is_a_number():
+    mamba = layers.get("mamba")()
+    grid = make_grid(mamba, "h200-sxm", rung="bound", batch=1, seq=8, d_model=8, state=[8, 16])
+    assert whole(grid)["state_size"].tolist() == [8, 16]
+
+
+def test_a_grid_has_at_most_a_million_million_points():
+    axis = np.arange(1, 10_001)
+    assert make_grid(cm.Matmul(), "h200-sxm", rung="bound", m=axis, n=axis, k=axis).points == 10**12
+    text = r"wanted at most 1,000,000,000,000 points, got 1,000,100,000,000; give longer steps"
+    with pytest.raises(SizeError, match=text):
+        make_grid(cm.Matmul(), "h200-sxm", rung="bound", m=axis, n=axis, k=[*axis, 20_000])
+
+
 def test_grid_survives_pickling():
     grid = make_grid(cm.LSTM(), "h200-sxm", rung="bound", batch=1, seq=[1, 2], hidden=8, where="seq > 1")
     grid.warm_up()
@@ -200,6 +227,8 @@ def test_a_device_without_a_tdp_has_no_energy():
     [
         ({"a100-sxm-80gb": 1.0}, "device .* of this sweep"),
         ({"h200-sxm": -1.0}, "positive number"),
+        ({"h200-sxm": 0.0}, "positive number for an hour, got 0.0"),
+        ({"h200-sxm": math.inf}, "positive number for an hour, got inf"),
     ],
 )
 def test_bad_prices_are_refused(prices, text):
@@ -226,7 +255,7 @@ CONDITIONS = [
 @pytest.mark.parametrize("text", CONDITIONS)
 def test_conditions_keep_the_rows_that_pandas_keeps(text):
     kinds = [cm.TiledAttention(), cm.LSTM()]
-    given = {**SIZES, "kv_heads": [2, 4], "hidden": 64}
+    given = {**SIZES, "kv_heads": [2, 3], "hidden": 64}
     both = "heads % kv_heads == 0"
     # The layer refuses heads that kv_heads does not divide: `where` removes them before they are predicted.
     everything = cm.sweep(
@@ -238,6 +267,45 @@ def test_conditions_keep_the_rows_that_pandas_keeps(text):
     assert len(found) == len(wanted)
     assert np.array_equal(found["seconds"], wanted["seconds"])
     assert np.array_equal(found["heads"], wanted["heads"], equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "text", ["layer == 'lstm'", "options == 'lstm[fp16]'", "dtype == 'fp16'", "device == 'google/tpu-v5e'"]
+)
+def test_conditions_on_text_and_sizes_apply_before_sizes_are_refused(text):
+    """Four heads cannot share three keys evenly, and the layer refuses them."""
+    kinds = [cm.TiledAttention(), cm.LSTM(dtype="fp16")]
+    sizes = {"batch": 1, "seq": 8, "hidden": 8, "heads": 4, "head_dim": 8, "kv_heads": [2, 3]}
+    found = cm.sweep(kinds, "h200-sxm", rung="bound", where=f"{text} or heads % kv_heads == 0", **sizes)
+    attention = found[found["layer"] == "tiled-attention"]
+    assert attention["kv_heads"].tolist() == [2]
+
+
+@pytest.mark.parametrize("given", [{}, {"summary": [2, 8, 32]}])
+def test_conditions_on_sizes_with_defaults_apply_before_sizes_are_refused(given):
+    """A block of `stride` positions cannot be summarised in more of them, and the layer refuses it."""
+    strides, layer = [4, 8, 16], layers.get("strided")(pattern="fixed")
+    sizes = {"batch": 1, "heads": 2, "seq": 256, "head_dim": 64, "stride": strides, **given}
+    with pytest.raises(SizeError, match="summary"):
+        make_grid(layer, "h200-sxm", sizes, rung="bound")
+    found = cm.sweep(layer, "h200-sxm", sizes, rung="bound", where="stride >= summary")
+    summaries = given.get("summary", [layer.defaults["summary"]])
+    wanted = {(stride, summary) for stride in strides for summary in summaries if stride >= summary}
+    assert {(row.stride, row.summary) for row in found.itertuples()} == wanted
+
+
+def test_sizes_that_equal_others_by_default_are_known_before_sizes_are_refused():
+    """Channels that come in three groups; those that go in are as many by default."""
+    layer = layers.get("conv")(groups=3)
+    sizes = {"batch": 1, "seq": 8, "d_model": [4, 6, 9]}
+    found = cm.sweep(layer, "h200-sxm", sizes, rung="bound", where="input % 3 == 0")
+    assert found["d_model"].tolist() == [6, 9]
+
+
+@pytest.mark.parametrize("where", ["seq > 5", "seconds < 0"])
+def test_boxes_without_a_wanted_point_are_skipped(where):
+    grid = make_grid(cm.LSTM(), "h200-sxm", rung="bound", batch=1, seq=[1, 5], hidden=8, where=where)
+    assert list(grid.predicted(grid.chunks[0])) == []
 
 
 def test_sizes_that_do_not_go_together_are_refused_when_the_grid_is_made():

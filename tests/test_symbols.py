@@ -19,6 +19,7 @@ from costmodel.symbols import (
     CeilLog2,
     ChunkPairs,
     Distinct,
+    Factors,
     Largest,
     ceil_div,
     symbol,
@@ -125,6 +126,16 @@ def test_causal_tiles_are_those_counted_one_by_one(queries, cached, tile):
     assert compiled(float(queries), float(cached + queries), float(tile))[0] == wanted
 
 
+@given(st.integers(1, 2**40), st.integers(1, 5))
+def test_factors_are_even_powers_of_two_that_cover_the_points(points, count):
+    """Doubling the smallest factor until the product is large enough. SymPy's number and the compiled one."""
+    factors = [1] * count
+    while math.prod(factors) < points:
+        factors[factors.index(min(factors))] *= 2
+    assert Factors(points, count) == sum(factors)
+    assert compile_expressions([Factors(n, count)], ["seq"])(float(points))[0] == sum(factors)
+
+
 def test_latex_of_integer_functions():
     assert latex(CeilLog2(n)) == r"\lceil\log_2 n\rceil"
     assert latex(ceil_div(n, k)) == r"\left\lceil\frac{n}{n_{kv}}\right\rceil"
@@ -135,7 +146,15 @@ def test_latex_of_functions_to_a_power():
     """A power of a function, or one over it, needs brackets or a fraction of its own."""
     assert latex(ceil_div(n, k) ** 2) == r"\left(\left\lceil\frac{n}{n_{kv}}\right\rceil\right)^{2}"
     tiles = CausalTiles(n, k, symbol("batch"))
-    for function in (CeilLog2(n), CeilLog(n, k), ChunkPairs(n, k), tiles, Distinct(n, k, symbol("batch"))):
+    for function in (
+        CeilLog2(n),
+        CeilLog(n, k),
+        ChunkPairs(n, k),
+        tiles,
+        Distinct(n, k, symbol("batch")),
+        Factors(n, 3),
+        Factors(n, 1),
+    ):
         assert latex(function**3).count("^{3}") == 1
         assert latex(1 / function).startswith(r"\frac{1}")
 

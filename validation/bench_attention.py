@@ -45,11 +45,12 @@ def exact_attention(torch: Any, q: Any, k: Any, v: Any, *, causal: bool) -> Any:
             return one(*tensors)
         return torch.utils.checkpoint.checkpoint(one, *tensors, use_reentrant=False)
 
-    heads = [
-        torch.stack([kept_small(q[b, h], k[b, h // group], v[b, h // group]) for h in range(q.shape[1])])
-        for b in range(q.shape[0])
-    ]
-    return torch.stack(heads)
+    def sequence(q1: Any, k1: Any, v1: Any) -> Any:
+        return torch.stack([kept_small(each, k1[h // group], v1[h // group]) for h, each in enumerate(q1)])
+
+    # Unbind instead of indexing, whose gradient would fill a tensor of all heads for each one.
+    each_head = ([one.unbind(0) for one in tensor.unbind(0)] for tensor in (q, k, v))
+    return torch.stack([sequence(*own) for own in zip(*each_head, strict=True)])
 
 
 def _decode(case: Case) -> bool:

@@ -14,13 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from costmodel import hardware, kernels
-from costmodel.errors import TableError
 from costmodel.layers import Layer
 from costmodel.layers.dist_flash_attention import DistFlashAttention
 from costmodel.layers.matmul import Matmul
@@ -29,8 +27,8 @@ from costmodel.layers.pointwise import Elementwise, Norm, Softmax
 from costmodel.layers.ring_attention import RingAttention
 from costmodel.layers.ring_self_attention import RingSelfAttention
 from costmodel.layers.ulysses import Ulysses
-from costmodel.predict import predict
-from costmodel.validation import published
+from costmodel.predict import RUNGS, predict
+from costmodel.validation.published_training import Answer
 
 #: Devices per node: a DGX A100 has 8. The paper's two nodes were connected by InfiniBand of 100 Gbit/s (arXiv
 #: 2310.03294, §4; from memory), which is taken as one port per device.
@@ -83,8 +81,9 @@ SYSTEMS: dict[str, Layer] = {
 #: The only system whose checkpoint is after attention. The others have it at each layer's input, as in
 #: Hugging Face's code, so that attention is recomputed, too.
 REMATERIALISES = "dist-flash-attention"
-#: Name of a system in the published table → layer.
-_PRINTED = {
+#: A row of the published table, and its name of a system → layer.
+PRINTED = r"^(LLaMA-\w+) training iteration$"
+_PRINTED_SYSTEMS = {
     "DistFlashAttn": "dist-flash-attention",
     "Megatron-LM+FlashAttention": "megatron",
     "Ring Self-Attention": "ring-self-attention",
@@ -109,21 +108,21 @@ def iteration_s(
     rung : str, optional
         See `costmodel.predict`.
     """
-    whole = system == "megatron"
-    parts = _megatron(model, seq, devices) if whole else _cut(system, model, seq, devices)
-    logits = Matmul(dtype=DTYPE, direction="fwd+bwd")
-    loss = Softmax(dtype=DTYPE, direction="fwd+bwd")
-    rows = -(-seq // devices)
-    ends = (
-        (logits, {"m": rows, "n": model.vocab, "k": model.d_model}),
-        (loss, {"m": rows, "n": model.vocab}),
-    )
     layers_s = sum(
         repeats * float(predict(layer, device, sizes, rung=rung, framework=FRAMEWORK).seconds)
-        for repeats, layers in ((1, ends), (model.num_layers, parts))
-        for layer, sizes in layers
+        for repeats, layer, sizes in _layers(system, model, seq, devices)
     )
-    return layers_s if whole else layers_s + _zero_s(model, device, devices)
+    return layers_s if system == "megatron" else layers_s + _zero_s(model, device, devices)
+
+
+def _layers(system: str, model: Model, seq: int, devices: int) -> Iterator[tuple[int, Layer, dict[str, int]]]:
+    """Yield how often each layer runs in an iteration, the layer, and its sizes."""
+    rows = -(-seq // devices)
+    yield 1, Matmul(dtype=DTYPE, direction="fwd+bwd"), {"m": rows, "n": model.vocab, "k": model.d_model}
+    yield 1, Softmax(dtype=DTYPE, direction="fwd+bwd"), {"m": rows, "n": model.vocab}  # the loss
+    one = _megatron(model, seq, devices) if system == "megatron" else _cut(system, model, seq, devices)
+    for layer, sizes in one:
+        yield model.num_layers, layer, sizes
 
 
 def _zero_s(model: Model, device: hardware.Device, devices: int) -> float:
@@ -172,36 +171,47 @@ def _cut(system: str, model: Model, seq: int, devices: int) -> Iterator[tuple[La
     yield SYSTEMS[system], sizes
 
 
-def read(reference: Path) -> pd.DataFrame:
-    """Return the published iterations, in the table's order.
+def read(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the training iterations among published rows, in their order.
 
     Parameters
     ----------
-    reference : Path
-        Folder with ``published_runtimes.csv`` and ``device_names.csv``.
+    rows : DataFrame
+        Rows as `published.printed` returns them.
 
     Returns
     -------
     DataFrame
         ``source``, ``where``, ``system``, ``model``, ``seq``, ``devices``, ``latency_s``.
-
-    Raises
-    ------
-    TableError
-        If the table is missing or has no such row.
     """
-    rows = published.read(reference)
-    printed = published.printed(reference)["op"].astype(str)
-    model = printed.str.extract(r"^(LLaMA-\w+) training iteration$", expand=False)
-    count = rows["gpu"].str.extract(r"^(\d+)x A100 80GB", expand=False)
-    ours = model.isin(list(MODELS)) & count.notna() & rows["kernel"].isin(list(_PRINTED))
-    if not ours.any():
-        raise TableError(f"no training iteration of {', '.join(MODELS)} in {reference}")
-    found = rows.loc[ours, ["source", "where", "seq", "latency_s"]].astype({"seq": np.int64})
-    found["system"] = rows.loc[ours, "kernel"].map(_PRINTED)
-    found["model"] = model[ours]
-    found["devices"] = count[ours].astype(np.int64)
-    return found.reset_index(drop=True)
+    ours = rows[rows["op"].astype(str).str.match(PRINTED)].reset_index(drop=True)
+    return pd.DataFrame(
+        {
+            "source": ours["source"],
+            "where": ours["where"],
+            "system": ours["impl"].map(_PRINTED_SYSTEMS),
+            "model": ours["op"].str.extract(PRINTED, expand=False),
+            "seq": ours["seq"].astype(np.int64),
+            "devices": ours["gpu"].str.extract(r"^(\d+)x A100 80GB", expand=False).astype(np.int64),
+            "latency_s": ours["value"].astype(float),
+        }
+    )
+
+
+def training(row: pd.Series) -> Answer:
+    """Return the time of a published training iteration [s]; see `iteration_s`."""
+    (case,) = read(pd.DataFrame([row])).itertuples()
+    model, device = MODELS[case.model], hardware.load(DEVICE).replace(network=NETWORK)
+    layers = _layers(case.system, model, case.seq, case.devices)
+    rungs = {predict(layer, device, sizes, framework=FRAMEWORK).rung for _, layer, sizes in layers}
+    shared = "tensor parallelism" if case.system == "megatron" else "ZeRO-3 without overlap"
+    again = "without attention" if case.system == REMATERIALISES else "with attention"
+    return Answer(
+        iteration_s(case.system, model, device, case.seq, case.devices),
+        DEVICE,
+        min(rungs, key=RUNGS.index),
+        f"{case.seq:,} tokens on {case.devices} devices; {shared}; recomputed {again}; no optimizer step",
+    )
 
 
 def compare(rows: pd.DataFrame, rung: str | None = None) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from costmodel.cli import (
     profiling,
     tables,
 )
-from costmodel.errors import CostmodelError, unknown_name
+from costmodel.errors import CostmodelError, NoRateError, UnavailableError, unknown_name
 
 #: Every command: its name, its function, and an example that runs.
 COMMANDS = (
@@ -38,10 +38,10 @@ _SETTINGS = ("-D", "--define", "--set", "--device-set", "--price")
 
 
 class _Command(typer.core.TyperCommand):
-    """A command that refuses options which would otherwise be silently ignored.
+    """A command that refuses options which would otherwise be silently ignored, and names those that help.
 
-    These are a single-valued option given twice, and one with an empty value, such as an unset shell variable
-    leaves.
+    Refused are a single-valued option given twice, and one with an empty value, such as an unset shell
+    variable leaves.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -70,6 +70,18 @@ class _Command(typer.core.TyperCommand):
                 ) from None
             raise
         return parsed
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; if a device lacks the number format, say by which option another is chosen."""
+        try:
+            return super().invoke(ctx)
+        except NoRateError as error:
+            names = {name for option in self.params for name in option.opts}
+            wanted = {"--dtype": f"--dtype {error.instead}", "--set": f"--set dtype={error.instead}"}
+            hints = [hint for name, hint in wanted.items() if name in names]
+            if not hints:
+                raise
+            raise UnavailableError(f"{error} ({hints[0]} would do)") from None
 
 
 def _version(wanted: bool) -> None:

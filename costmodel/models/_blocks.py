@@ -28,6 +28,9 @@ B, N, S = symbols("batch seq seq_kv")
 
 Size: TypeAlias = sp.Expr | int
 
+#: Norms: the kind of layer, and the learned vectors: a gain, an offset.
+NORMS = {"rms": ("rms", 1), "layer": ("layer", 2), "layer-gain": ("layer", 1), "layer-bare": ("layer", 0)}
+
 #: How attention handles its scores: on the chip; through memory; or through memory as eager frameworks do,
 #: with separate kernels for the mask and, in training, for dropout.
 ATTENTION = ("tiled", "dense", "eager")
@@ -134,8 +137,14 @@ def linear(
 
 
 def norm(use: Use, name: str, width: Size, kind: str = "rms", *, rows: sp.Expr | None = None) -> Part:
-    """Return a norm over rows of that width, with a gain (layer norm: also an offset)."""
-    return Part.of(name, use.layer("norm", kind=kind), m=use.rows if rows is None else rows, n=width)
+    """Return a norm over rows of that width, with a gain (layer norm: also an offset).
+
+    Of a layer norm without an offset (``layer-gain``) or without both (``layer-bare``) the time still
+    includes reading them, which is little.
+    """
+    of, learned = NORMS[kind]
+    part = Part.of(name, use.layer("norm", kind=of), m=use.rows if rows is None else rows, n=width)
+    return with_extra(part, learned * width - part.expression(part.layer.parameters()))
 
 
 def pointwise(use: Use, name: str, op: str, width: Size, *, rows: sp.Expr | None = None) -> Part:
@@ -247,31 +256,66 @@ def logits(use: Use, vocab: int, width: int) -> Part:
 
 
 def between_ends(
-    c: Fields, use: Use, layers: Iterable[Part | Stack], *, kind: str = "rms"
+    c: Fields, use: Use, layers: Iterable[Part | Stack], *, kind: str = "rms", bias: bool = False
 ) -> Iterator[Part | Stack]:
-    """Yield the embedding, the layers, the final norm and the logits."""
+    """Yield the embedding, the layers, the final norm and the logits, with their biases if they have any."""
     yield embedding(use, c.vocab, c.d_model, tied=c.tied)
     yield from layers
     yield norm(use, "final norm", c.d_model, kind)
-    yield logits(use, c.vocab, c.d_model)
+    yield with_extra(logits(use, c.vocab, c.d_model), c.vocab if bias else 0)
 
 
 # -- halves of a layer -------------------------------------------------------------------------
 
 
 def residual(
-    use: Use, name: str, width: Size, half: Iterable[Part], *, kind: str = "rms", after: bool = False
+    use: Use,
+    name: str,
+    width: Size,
+    half: Iterable[Part],
+    *,
+    kind: str = "rms",
+    before: bool = True,
+    after: bool = False,
 ) -> Iterator[Part]:
-    """Yield half a layer: a norm, the half itself, optionally a norm after it, the residual addition."""
-    yield norm(use, f"{name} norm", width, kind)
+    """Yield half a layer: the half itself, with a norm before it, after it or both; the residual addition."""
+    if before:
+        yield norm(use, f"{name} norm", width, kind)
     yield from half
     if after:
         yield norm(use, f"post-{name} norm", width, kind)
     yield pointwise(use, "residual", "add", width)
 
 
-def residual_then_norm(use: Use, name: str, width: Size, half: Iterable[Part]) -> Iterator[Part]:
+def residual_then_norm(
+    use: Use, name: str, width: Size, half: Iterable[Part], *, kind: str = "layer"
+) -> Iterator[Part]:
     """Yield half a layer of the original Transformer: the half, the residual addition, a layer norm."""
     yield from half
     yield pointwise(use, "residual", "add", width)
-    yield norm(use, f"{name} norm", width, "layer")
+    yield norm(use, f"{name} norm", width, kind)
+
+
+def parallel(
+    use: Use, width: Size, attention: Iterable[Part], inner: Iterable[Part], *, kind: str, norms: int = 1
+) -> Iterator[Part]:
+    """Yield a layer whose halves read the same input, after one norm or one each; both are added to it.
+
+    The second of two norms, or else the second half, keeps no input for backward: it is that of the first.
+    """
+    inner = list(inner)
+    yield norm(use, "attention norm" if norms == 2 else "norm", width, kind)
+    if norms == 2:
+        yield keeping(norm(use, "feed-forward norm", width, kind), 0)
+    else:
+        inner[0] = _of_kept_input(inner[0])
+    yield from attention
+    yield from inner
+    yield pointwise(use, "residual", "add", width)
+    yield pointwise(use, "residual", "add", width)
+
+
+def _of_kept_input(part: Part) -> Part:
+    """Return a part that keeps no input for backward, because another part keeps it."""
+    size, kept = (part.expression(e) for e in (part.layer.tensors().inputs, part.layer.kept()))
+    return keeping(part, 1 - sp.cancel(size / kept))

@@ -19,6 +19,11 @@ def of_stream(part: Part, whole: Part, width: int) -> bool:
     return part == whole and part.layer.name in ("norm", "elementwise") and dict(part.sizes)["n"] == width
 
 
+def of_divided_row(part: Part, whole: Part) -> bool:
+    """Return whether a part is a norm over rows of which each device has a share: their sums are summed."""
+    return part.layer.name == "norm" and dict(part.sizes)["n"] != dict(whole.sizes)["n"]
+
+
 def exchange(
     name: str,
     of: Part,

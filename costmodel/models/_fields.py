@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from costmodel.errors import CostmodelError, unknown_name
@@ -28,7 +29,7 @@ class Field(NamedTuple):
     Attributes
     ----------
     names : tuple of str
-        Its names in configurations, the usual name first.
+        Its names in configurations, the usual name first; none: it is always computed.
     default : object
         Its value if it is absent; a function computes it from the fields read before.
     kind : type
@@ -37,6 +38,10 @@ class Field(NamedTuple):
         Whether a size may be 0 although its default is not.
     most : int
         Largest value of a size.
+    words : mapping of str to value
+        Values that are also written as words.
+    listed : bool
+        Whether the value may be a list that has it once for each layer.
     """
 
     names: tuple[str, ...]
@@ -44,6 +49,8 @@ class Field(NamedTuple):
     kind: type = int
     may_be_zero: bool = False
     most: int = 2**40
+    words: Mapping[str, Any] = MappingProxyType({})
+    listed: bool = False
 
     @property
     def least(self) -> int:
@@ -123,6 +130,10 @@ def _with_nearest(name: str, config: Mapping[str, Any]) -> str:
 def _checked(value: Any, field: Field, name: str, whose: str) -> Any:
     """Return a value after checking its type and, for a size, its range."""
     kind = field.kind
+    if isinstance(value, str) and value in field.words:
+        return field.words[value]
+    if field.listed and isinstance(value, list) and value and all(v == value[0] for v in value):
+        value = value[0]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     right = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
@@ -184,11 +195,34 @@ def same(name: str, times: int = 1) -> Callable[[Fields], Any]:
     return lambda fields: getattr(fields, name) * times if times != 1 else getattr(fields, name)
 
 
+#: Activations by the names of configurations.
+ACTIVATIONS = {
+    **dict.fromkeys(("silu", "swish"), "silu"),
+    **dict.fromkeys(("gelu", "gelu_python"), "gelu"),
+    **dict.fromkeys(("gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python_tanh"), "gelu-tanh"),
+    **{name: name for name in ("relu", "relu2", "xielu", "tanh", "sigmoid")},
+}
+
+
+def function_of(c: Fields, default: str) -> str:
+    """Return the activation that a configuration states as `act`, or the default if that is empty.
+
+    Raises
+    ------
+    UnknownNameError
+        If it is unknown.
+    """
+    if c.act and c.act not in ACTIVATIONS:
+        raise unknown_name("activation (hidden_act)", c.act, ACTIVATIONS)
+    return ACTIVATIONS[c.act] if c.act else default
+
+
 #: Fields of most architectures.
-D_MODEL = Field(("hidden_size", "n_embd", "d_model", "embedding_dim"))
+ACT = Field(("hidden_activation", "hidden_act", "activation_function", "activation"), "", str)
+D_MODEL = Field(("hidden_size", "n_embd", "n_embed", "d_model", "embedding_dim"))
 #: Layers are handled one by one, so more than a million would take forever.
-LAYERS = Field(("num_hidden_layers", "n_layer", "num_layers", "num_blocks"), most=10**6)
-HEADS = Field(("num_attention_heads", "n_head", "num_heads"))
+LAYERS = Field(("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_blocks"), most=10**6)
+HEADS = Field(("num_attention_heads", "n_head", "n_heads", "num_heads"))
 VOCAB = Field(("vocab_size",))
 TIED = Field(("tie_word_embeddings",), True, bool)
 UNTIED = Field(("tie_word_embeddings",), False, bool)

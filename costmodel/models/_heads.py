@@ -8,7 +8,8 @@ from typing import Any
 
 import sympy as sp
 
-from costmodel.models._blocks import B, N, S, Use, gate, keeping, linear, norm
+from costmodel.errors import CostmodelError
+from costmodel.models._blocks import B, N, S, Use, gate, keeping, linear, norm, with_extra
 from costmodel.models._part import Part
 
 
@@ -23,9 +24,11 @@ class Heads:
     bias, out_bias : bool
         Whether Q, K and V have biases, and whether the output has one.
     qk_norm : str
-        ``none``; ``head``: an RMS norm with one gain for all heads; ``free``: an RMS norm without a gain.
-    rotary : bool
-        Whether positions are rotated into Q and K.
+        Norms of Q and K. ``none``; ``head``: an RMS norm of each head, with one gain for all; ``free``: the
+        same without a gain; ``row``: an RMS norm of all heads together; ``layer``: a layer norm of each head,
+        with one gain and offset for all; ``each``: the same with a gain of its own and no offset.
+    rotary : float
+        Share of the width of Q's and K's heads into which positions are rotated; 0 or False: none.
     window : int, optional
         Positions that a query sees, its own included; None: all.
     gated : bool
@@ -41,10 +44,15 @@ class Heads:
     bias: bool = False
     out_bias: bool = False
     qk_norm: str = "none"
-    rotary: bool = True
+    rotary: float = 1.0
     window: int | None = None
     gated: bool = False
     causal: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the share that is rotated."""
+        if not 0 <= self.rotary <= 1:
+            raise CostmodelError(f"rotary: wanted a share of a head's width of 0 to 1, got {self.rotary}")
 
     @property
     def query(self) -> int:
@@ -62,11 +70,11 @@ def self_attention(use: Use, a: Heads, name: str = "") -> Iterator[Part]:
     queries = a.query * (2 if a.gated else 1)
     yield linear(use, f"{name}query, key and value", a.d_model, queries + 2 * a.keys, bias=a.bias)
     if a.qk_norm != "none":
-        for what, heads in (("query", a.heads), ("key", a.kv_heads)):
-            part = norm(use, f"{name}{what} norm", a.head_dim, rows=use.rows * heads)
-            yield replace(part, shared=a.qk_norm == "free")
-    if a.rotary:
-        yield rotary(use, f"{name}rotary", a.heads, a.kv_heads, a.head_dim)
+        yield qk_norm(use, f"{name}query norm", a.qk_norm, a.heads, a.head_dim)
+        yield qk_norm(use, f"{name}key norm", a.qk_norm, a.kv_heads, a.head_dim)
+    rotated = int(a.head_dim * a.rotary)
+    if rotated:
+        yield rotary(use, f"{name}rotary", a.heads, a.kv_heads, rotated)
     middle = core(use, f"{name}attention", a)
     yield middle
     output = linear(use, f"{name}output projection", a.query, a.d_model, bias=a.out_bias)
@@ -76,6 +84,17 @@ def self_attention(use: Use, a: Heads, name: str = "") -> Iterator[Part]:
     gated = gate(use, f"{name}output gate", a.query)
     yield keeping(gated, sp.Rational(1, 2)) if keeps_its_output(middle) else gated  # only the gate is its own
     yield output
+
+
+def qk_norm(use: Use, name: str, kind: str, heads: int, width: int) -> Part:
+    """Return the norm of Q or K; see `Heads`."""
+    if kind == "row":
+        return norm(use, name, heads * width)
+    of_head = {"head": "rms", "free": "rms", "layer": "layer", "each": "layer-gain"}[kind]
+    part = norm(use, name, width, of_head, rows=use.rows * heads)
+    if kind == "each":
+        return with_extra(part, (heads - 1) * width)
+    return replace(part, shared=kind == "free")
 
 
 def keeps_its_output(core: Part) -> bool:

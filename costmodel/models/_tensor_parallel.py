@@ -16,7 +16,7 @@ import sympy as sp
 
 from costmodel.errors import SizeError, UnavailableError
 from costmodel.models._blocks import Use
-from costmodel.models._devices import BETWEEN, SUMMED, exchange, of_stream
+from costmodel.models._devices import BETWEEN, SUMMED, exchange, of_divided_row, of_stream
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 from costmodel.symbols import ceil_div
@@ -87,6 +87,8 @@ def _summed(whole: tuple[Part, ...], cut: tuple[Part, ...], width: int, devices:
         if pending and of_stream(part, before, width):
             pending = False
             yield _sum(part, sizes["m"], width, devices)
+        if of_divided_row(part, before):
+            yield _sum(part, sizes["m"], 1, devices)
         yield part
         if part.name in SUMMED:
             yield _sum(part, sizes["m"], sizes["n"], devices)

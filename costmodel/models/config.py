@@ -26,7 +26,7 @@ CATALOGUE = Path(__file__).parent / "catalogue"
 #: Keys under which a multimodal configuration keeps that of its language model.
 NESTED = ("text_config", "llm_config")
 #: The longest sequence that a model is made for [tokens].
-CONTEXT = _fields.Field(("max_position_embeddings", "n_positions", "context_length"), None)
+CONTEXT = _fields.Field(("max_position_embeddings", "n_positions", "context_length", "max_seq_len"), None)
 #: Keys of an entry of the catalogue.
 ENTRY = {"name", "title", "sources", "figures", "parameters"}
 

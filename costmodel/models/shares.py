@@ -27,7 +27,7 @@ from costmodel.layers import Layer
 from costmodel.layers._devices import NODE, P
 from costmodel.layers.expert_parallel import ExpertParallel
 from costmodel.models._blocks import B, N, S, Use, keeping
-from costmodel.models._devices import BETWEEN, SUMMED, exchange, of_stream
+from costmodel.models._devices import BETWEEN, SUMMED, exchange, of_divided_row, of_stream
 from costmodel.models._model import Model
 from costmodel.models._part import Part
 from costmodel.models.architecture import Architecture
@@ -158,6 +158,8 @@ class _Sharing:
             if _length(part) != length:
                 arrived = True
                 yield self._exchange(part, "all-gather", B * _length(part), self.width)
+            if of_divided_row(part, before):
+                yield self._exchange(part, "all-reduce", dict(part.sizes)["m"], 1)
             if gathered:
                 yield self._keeping_own(part) if arrived else part
             else:

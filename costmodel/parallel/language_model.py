@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from costmodel.arguments import typed
 from costmodel.dtypes import dtype as find_dtype
 from costmodel.errors import unknown_name
-from costmodel.evaluate import as_one_size
+from costmodel.evaluate import as_whole
 from costmodel.layers import Layer, get
 from costmodel.layers.megatron import ATTENTION
 from costmodel.models.shares import Kind
+from costmodel.symbols import GLOSSARY
 
 
 @typed
@@ -44,13 +45,18 @@ class LanguageModel:
 
     def __post_init__(self) -> None:
         """Check the sizes and the format."""
-        for name in ("num_layers", "d_model", "vocab"):
-            as_one_size(name, getattr(self, name))
-        if self.embedded is not None:
-            as_one_size("d_model", self.embedded)
+        self._check_sizes("num_layers", "d_model", "vocab", "embedded")
         if self.attention not in ATTENTION:
             raise unknown_name("attention of a model", self.attention, ATTENTION)
         find_dtype(self.dtype)
+
+    def _check_sizes(self, *names: str) -> None:
+        """Check the sizes that are given, and keep them as Python's: NumPy's small integers overflow."""
+        for name in names:
+            value = getattr(self, name)
+            if value is not None:
+                largest = GLOSSARY["d_model" if name == "embedded" else name].largest
+                object.__setattr__(self, name, int(as_whole(f"size {name}", value, largest)))
 
     @property
     def around(self) -> str:

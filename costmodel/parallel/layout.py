@@ -92,7 +92,7 @@ class Layout:
         if self.recompute not in RECOMPUTE:
             raise unknown_name("recompute of a layout", self.recompute, RECOMPUTE)
         if self.zero not in (0, 1, 2, 3):
-            raise CostmodelError(f"layout: zero is 0, 1, 2 or 3, got {self.zero}")
+            raise CostmodelError(f"layout: wanted zero to be 0, 1, 2 or 3, got {self.zero}")
 
     @property
     def numbers(self) -> Numbers:
@@ -134,17 +134,13 @@ class Layout:
             _even(whole, n.tensor, f"{what} over tensor")
         if model.by_positions and np.any(n.tensor > 1) and not self.sequence_parallel:
             raise CostmodelError(
-                "layout: tensor > 1 needs sequence_parallel=True for this model: between its layers' parts, "
-                "each device processes its own positions"
+                f"layout: tensor = {in_full(np.max(n.tensor))} needs sequence_parallel=True for this model: "
+                "between its layers' parts, each device processes its own positions"
             )
         self._check_stages(model)
         _even(batch, n.data * n.micro_batch, "sequences of the batch over data · micro_batch")
         self._check_experts(model)
-        if np.any((n.interleave > 1) & (np.mod(batch / (n.data * n.micro_batch), n.pipeline) != 0)):
-            raise CostmodelError(
-                "layout: with interleave > 1 the micro-batches of a copy must be a multiple of the "
-                "pipeline stages"
-            )
+        self._check_interleaved(batch)
 
     def _check_stages(self, model: LanguageModel) -> None:
         """Refuse more pipeline parts than there are layers."""
@@ -155,12 +151,29 @@ class Layout:
                 f"leave some without a layer; up to {model.num_layers} would do"
             )
 
+    def _check_interleaved(self, batch: int) -> None:
+        """Refuse interleaved stages whose micro-batches do not come in whole rounds of the pipeline."""
+        n = self.numbers
+        passed = batch / (n.data * n.micro_batch)
+        odd = (n.interleave > 1) & (np.mod(passed, n.pipeline) != 0)
+        if np.any(odd):
+            passes, stages = (np.ravel(column)[np.ravel(odd)][0] for column in (passed, n.pipeline))
+            raise CostmodelError(
+                "layout: interleave > 1 needs micro-batches of a copy in a multiple of the pipeline's "
+                f"{in_full(stages)} stages, got {in_full(passes)}; another batch or micro_batch, or "
+                "interleave = 1 would do"
+            )
+
     def _check_experts(self, model: LanguageModel) -> None:
         """Refuse numbers that do not divide the experts evenly."""
         n = self.numbers
         if not model.experts:
-            if np.any(n.expert * n.expert_tensor != 1):
-                raise CostmodelError("layout: expert is above 1, but the model is no mixture of experts")
+            for name, column in (("expert", n.expert), ("expert_tensor", n.expert_tensor)):
+                if np.any(column != 1):
+                    raise CostmodelError(
+                        f"layout: {name} is {in_full(np.max(column))}, but the model is no mixture of "
+                        f"experts; {name} = 1 would do"
+                    )
             return
         _even(model.experts, n.expert, "experts over expert")
         _even(model.expert_width, n.expert_tensor, "columns of an expert over expert_tensor")

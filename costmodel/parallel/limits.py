@@ -49,7 +49,7 @@ def longest_sequence(training: Training, *, margin: float = MARGIN) -> int:
     CostmodelError
         If not even one token fits; the message says how much memory is missing.
     """
-    return _largest(lambda n: replace(training, seq=n), margin)
+    return _largest_step(lambda n: replace(training, seq=n), margin, "token")
 
 
 @typed
@@ -75,14 +75,15 @@ def largest_batch(training: Training, *, margin: float = MARGIN) -> int:
     def wider(n: int) -> Training:
         return replace(training, batch=n * steps, layout=replace(training.layout, micro_batch=n))
 
-    return _largest(wider, margin)
+    return _largest_step(wider, margin, "sequence")
 
 
-def _largest(at: Callable[[int], Training], margin: float) -> int:
+def _largest_step(at: Callable[[int], Training], margin: float, of: str) -> int:
+    """Return the largest number of tokens or sequences (`of`) with which a step fits."""
     found = largest(lambda n: fits(at(n), margin))
     if not found:
         short = float(at(1).memory_bytes - (1 - margin) * at(1).capacity)
-        raise CostmodelError(f"even 1 does not fit: it needs {short / 1e9:.1f} GB more per device")
+        raise CostmodelError(f"not even 1 {of} fits: the step needs {short / 1e9:.1f} GB more per device")
     return found
 
 

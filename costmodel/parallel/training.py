@@ -78,7 +78,10 @@ class Training:
     def __post_init__(self) -> None:
         """Check the sizes, and that the layout divides evenly."""
         if self.seq_kv is not None and not self.model.encodes:
-            raise SizeError("training: seq_kv is an encoder's length, but the model has no encoder")
+            raise SizeError(
+                f"training: seq_kv is an encoder's length, got {shown(self.seq_kv)}, but the model has no "
+                "encoder; leave it out"
+            )
         for name in ("batch", "seq", "seq_kv"):
             if getattr(self, name) is not None:
                 # As a Python number: products of NumPy's small integers overflow.

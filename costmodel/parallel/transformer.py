@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -9,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.arguments import typed
 from costmodel.errors import CostmodelError, SizeError, UnavailableError, unknown_name
-from costmodel.evaluate import as_one_size
 from costmodel.layers import Layer, get
 from costmodel.layers._kernels import NORMS, POINTWISE
+from costmodel.models._blocks import Use
 from costmodel.models.shares import Kind
+from costmodel.models.stack import Stack
 from costmodel.parallel.language_model import LanguageModel
 
 if TYPE_CHECKING:
@@ -59,9 +61,7 @@ class Transformer(LanguageModel):
             raise unknown_name("norm of a model", self.norm, NORMS)
         if self.activation is not None and self.activation not in POINTWISE:
             raise unknown_name("activation of a model", self.activation, POINTWISE)
-        for name in ("heads", "kv_heads", "d_ff", "head_dim"):
-            if getattr(self, name) is not None:
-                as_one_size(name, getattr(self, name))
+        self._check_sizes("heads", "kv_heads", "d_ff", "head_dim")
         if self.heads % (self.kv_heads or self.heads):
             raise SizeError(
                 f"model: heads must be a multiple of kv_heads, got {self.heads} and {self.kv_heads}"
@@ -105,7 +105,11 @@ class Transformer(LanguageModel):
         """
         fields, types = architecture.fields, architecture.family.types
         known = [name for name in ("llama", "gpt2", "opt", "bert") if name in types]
-        if not known or getattr(fields, "experts", False) or _has_more(architecture):
+        if (
+            not known
+            or getattr(fields, "experts", False)
+            or _differs(architecture, gated=known[0] == "llama")
+        ):
             raise UnavailableError(
                 f"{architecture.name}: wanted equal layers of attention to all positions and a feed-forward "
                 "layer, each after a norm (Llama, Qwen2, GPT, OPT, BERT)"
@@ -170,11 +174,13 @@ class Transformer(LanguageModel):
         return get("megatron")(dtype=self.dtype, direction=direction, **options)
 
 
-def _has_more(architecture: Architecture) -> bool:
-    """Return whether a layer has a window, or norms besides the one before each half."""
-    parts = architecture.training(optimizer=None).parts
-    norms = sum(part.repeats for part in parts if part.layer.name == "norm")
-    ends = 2  # norms of the embedding, and before the head
-    return norms > 2 * architecture.fields.layers + ends or any(
-        part.layer.name == "sliding-window" for part in parts
-    )
+def _differs(architecture: Architecture, *, gated: bool) -> bool:
+    """Return whether a layer has a window, other norms than one for each half, or another inner layer."""
+    kind, inner = ("rms", "swiglu") if gated else ("layer", "feed-forward")
+    for item in architecture.family.parts(architecture.fields, Use("training")):
+        if isinstance(item, Stack):
+            names = Counter(part.layer.name for part in item.layer)
+            norms = {part.layer.options["kind"] for part in item.layer if part.layer.name == "norm"}
+            if names["norm"] != 2 or norms != {kind} or not names[inner] or names["sliding-window"]:
+                return True
+    return False

@@ -195,21 +195,19 @@ def make_grid(
     """
     if not isinstance(state, str):
         grids, state = {**grids, "state": state}, "warm"
-    wanted = list(dict.fromkeys([layers] if isinstance(layers, Layer) else layers))
-    machines = list(dict.fromkeys(as_device(device) for device in several(devices)))
-    if not wanted or not machines:
-        raise SizeError("sweep: wanted at least one layer and one device")
-    asked = {**(sizes or {}), **grids}
-    check_taken(asked, wanted)
-    sized = {name: np.atleast_1d(as_size(name, as_axis(name, values))) for name, values in asked.items()}
-    given = {name: pd.unique(axis) for name, axis in sized.items()}
     check_rung(rung)
     check_implementation(framework)
     if state not in STATES:
         raise unknown_name("state", str(state), STATES)
+    wanted = list(dict.fromkeys([layers] if isinstance(layers, Layer) else layers))
+    machines = list(dict.fromkeys(as_device(device) for device in several(devices)))
+    if not wanted or not machines:
+        raise SizeError(
+            f"sweep: wanted at least one layer and one device, got {len(wanted)} and {len(machines)}"
+        )
+    axes = _axes({**(sizes or {}), **grids}, wanted)
     paid = _by_device(prices or {}, machines)
     how = {"rung": rung, "state": state, "framework": framework}
-    axes = [{name: given[name] for name in given if name in layer.sizes()} for layer in wanted]
     cases = tuple(
         Case(layer, machine, taken, how, paid.get(machine.name))
         for layer, taken in zip(wanted, axes, strict=True)
@@ -222,12 +220,32 @@ def make_grid(
             "give longer steps, such as seq=1..65536:log2"
         )
     parts = condition(where, grid.columns).parts() if where else []
-    for case in () if parts else cases:
-        # Refuse inconsistent sizes now, not hours later.
-        bind(case.layer, case.mesh([slice(0, n) for n in case.shape]))
-    for case in cases:
-        _ = case.text  # raises if the device lacks the rung or the dtype
+    _check_cases(cases, consistent=not parts)
     return Grid(cases, tuple(parts))
+
+
+def _axes(asked: Mapping[str, ArrayLike], layers: Sequence[Layer]) -> list[dict[str, NDArray[np.float64]]]:
+    """Return the values of each layer's sizes, checked and each once."""
+    check_taken(asked, layers)
+    sized = {name: np.atleast_1d(as_size(name, as_axis(name, values))) for name, values in asked.items()}
+    given = {name: pd.unique(axis) for name, axis in sized.items()}
+    return [{name: given[name] for name in given if name in layer.sizes()} for layer in layers]
+
+
+def _check_cases(cases: Iterable[Case], *, consistent: bool) -> None:
+    """Refuse now, not hours later, what no prediction can be made of.
+
+    Raises
+    ------
+    SizeError
+        If `consistent` sizes are wanted and some do not go together; a condition may remove these.
+    UnavailableError
+        If a device lacks the rung or the dtype.
+    """
+    for case in cases:
+        if consistent:
+            bind(case.layer, case.mesh([slice(0, n) for n in case.shape]))
+        _ = case.text
 
 
 def as_axis(name: str, values: ArrayLike) -> NDArray[Any]:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.layers import Layer
 from costmodel.prediction import Prediction
 from costmodel.sweep.case import Array, Case
 from costmodel.sweep.columns import COST, ENERGY, TENSOR, TEXT, number_of, sharing, size_column
@@ -54,12 +53,12 @@ class Points:
         sizes may be inconsistent.
         """
         shape = np.broadcast_shapes(*(axis.shape for axis in mesh.values()))
-        known = _early(case.layer, mesh) | {"device": case.device.name} if where else {}
+        known = _early(case, mesh)
         early = [part for part in where if part.columns <= known.keys()]
-        mask = _all(early, known, shape)
-        if mask is not None and not mask.any():
+        mask: NDArray[np.bool_] | None = _all(early, known, shape)
+        if not np.any(mask):
             return None
-        if mask is None or mask.all():
+        if np.all(mask):
             mask, sizes = None, dict(mesh)
         else:
             sizes = {name: np.broadcast_to(axis, shape)[mask] for name, axis in mesh.items()}
@@ -69,7 +68,7 @@ class Points:
             return points
         looked_at = {name: points.column(name) for name in frozenset().union(*(p.columns for p in late))}
         holds = _all(late, looked_at, points.prediction.shape)
-        if holds is None or not holds.any():
+        if not holds.any():
             return None
         if mask is None:
             return cls(case, start, points.prediction, mesh, holds)
@@ -178,22 +177,22 @@ def absent(case: Case, sizes: Iterable[str]) -> set[str]:
 
 def _all(
     conditions: Iterable[Condition], columns: Mapping[str, Any], shape: tuple[int, ...]
-) -> NDArray[np.bool_] | None:
-    """Return which points meet all conditions, in the given shape; None if there are no conditions."""
-    mask: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_]:
+    """Return which points meet all conditions, in the given shape."""
+    mask = np.broadcast_to(np.True_, shape)
     for part in conditions:
-        holds = np.broadcast_to(part(columns.__getitem__), shape)
-        mask = holds if mask is None else mask & holds
+        mask = mask & part(columns.__getitem__)
     return mask
 
 
-def _early(layer: Layer, mesh: Mapping[str, Array]) -> dict[str, Any]:
-    """Return the columns known before a prediction: the sizes, and the layer's text."""
+def _early(case: Case, mesh: Mapping[str, Array]) -> dict[str, Any]:
+    """Return the columns known before a prediction: the sizes, and the text of layer and device."""
+    layer = case.layer
     known: dict[str, Any] = {"layer": layer.name, "options": layer.label, "dtype": layer.dtype}
-    known |= {size_column(name): axis for name, axis in mesh.items()}
+    known["device"] = case.device.name
     for name, default in layer.defaults.items():
-        if name not in mesh and isinstance(default, int):
+        if isinstance(default, int):
             known[size_column(name)] = float(default)
-        elif name not in mesh and default in mesh:
-            known[size_column(name)] = mesh[str(default)]
-    return known
+        elif default in mesh:
+            known[size_column(name)] = mesh[default]
+    return known | {size_column(name): axis for name, axis in mesh.items()}

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from costmodel.traces._events import Op
-from costmodel.traces._operands import DTYPES, WIDTHS, Operand, numbers, operand
+from costmodel.traces._operands import DTYPES, WIDTHS, Operand, operand, per_side
 from costmodel.traces._spans import Span
 
 _DIRECTIONS = {(True, True): "bwd", (True, False): "bwd_data", (False, True): "bwd_weights"}
@@ -31,10 +31,10 @@ def _row(op: Op, x: int, backward: bool) -> dict[str, Any] | None:
     rank = len(weight.shape) - 2
     if image.kind != weight.kind or image.kind not in DTYPES or len(image.shape) != rank + 2:
         return None
-    strides, paddings, dilations = (_each(op, x + place, rank) for place in (3, 4, 5))
+    strides, paddings, dilations = (per_side(op, x + place, rank) for place in (3, 4, 5))
     transposed, groups = op.values[x + 6] == "True", int(op.values[x + 8])
     if transposed:
-        further = _each(op, x + 7, rank)
+        further = per_side(op, x + 7, rank)
         result = _transposed(image, weight, strides, paddings, dilations, further)
         large, small = result, image.shape[2:]
     else:
@@ -88,12 +88,6 @@ def _moved(direction: str, read: int, written: int, least: int) -> dict[str, Any
         "written_bytes": written,
         "least_bytes": max(least, 1),
     }
-
-
-def _each(op: Op, place: int, rank: int) -> list[int]:
-    """Return one number per dimension; a single number applies to all."""
-    found = numbers(op, place)
-    return found * rank if len(found) == 1 else found
 
 
 def _transposed(

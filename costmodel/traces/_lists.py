@@ -35,7 +35,7 @@ def _count(shapes: Iterable[tuple[int, ...]]) -> int:
 def _width(op: Op, count: int) -> int | None:
     """Return the size of an element of a concatenation of `count` elements [bytes], or None if unknown."""
     if not op.kernels:
-        width, over = divmod(op.allocated or 0, count)
+        width, over = divmod(op.allocated, count)
         return width if width in OF_WIDTH and not over else None
     found = {name.group(1) for kernel in op.kernels if (name := _PIECES.search(kernel.name))}
     return int(found.pop()) if len(found) == 1 else None

@@ -154,6 +154,12 @@ def numbers(op: Op, place: int) -> list[int]:
     return [int(one) for one in said.split(",")] if said else []
 
 
+def per_side(op: Op, place: int, sides: int, unsaid: list[int] | None = None) -> list[int]:
+    """Return one integer per dimension; a single one applies to all, `unsaid` stands for none."""
+    found = numbers(op, place) or unsaid or []
+    return found * sides if len(found) == 1 else found
+
+
 def both(names: Iterable[str], reader: Reader) -> dict[str, Reader]:
     """Return the reader of some operations and of their in-place variants, by name."""
     return {f"aten::{name}{ending}": reader for name in names for ending in ("", "_")}

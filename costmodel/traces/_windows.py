@@ -7,17 +7,11 @@ from collections.abc import Mapping
 from functools import partial
 
 from costmodel.traces._events import Op
-from costmodel.traces._operands import WIDTHS, Moved, Operand, Reader, format_of, numbers, operand
+from costmodel.traces._operands import WIDTHS, Moved, Operand, Reader, format_of, numbers, operand, per_side
 from costmodel.traces._spans import Span
 
 #: Size of the index that a maximum keeps [bytes].
 _INDEX = 8
-
-
-def _per_side(op: Op, place: int, sides: int, unsaid: list[int]) -> list[int]:
-    """Return one number per dimension; a single number applies to all."""
-    found = numbers(op, place) or unsaid
-    return found * sides if len(found) == 1 else found
 
 
 def _needed(x: Operand, places: int) -> int:
@@ -42,9 +36,9 @@ def _pooled(sides: int, kept: int, dilation: int | None, ceil: int, op: Op) -> M
         The call.
     """
     x = operand(op, 0)
-    widths = _per_side(op, 1, sides, [])
-    strides, paddings = _per_side(op, 2, sides, widths), _per_side(op, 3, sides, [0])
-    dilations = _per_side(op, dilation, sides, [1]) if dilation else [1] * sides
+    widths = per_side(op, 1, sides)
+    strides, paddings = per_side(op, 2, sides, widths), per_side(op, 3, sides, [0])
+    dilations = per_side(op, dilation, sides, [1]) if dilation else [1] * sides
     each = zip(x.shape[-sides:], widths, strides, paddings, dilations, strict=True)
     spans = [Span(*one) for one in each]
     outputs = [span.outputs(ceil=op.values[ceil] == "True") for span in spans]

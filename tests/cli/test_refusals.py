@@ -126,8 +126,15 @@ CATALOGUE = {
     "unknown state": ((*FULL, "seq=3", "--state", "wram"), "unknown state", "'warm'"),
     "a dtype the device lacks": (
         ("predict", "matmul", "-m", "p4", "--rung", "bound", "-D", "m=1", "n=1", "k=1", "--set", "dtype=fp8"),
-        "fp8",
-        "it has",
+        "has no fp8 rate; it has fp64, fp32, fp16 (--set dtype=fp32 would do)",
+    ),
+    "the default dtype, which the device lacks": (
+        ("sweep", "lstm", "-m", "v100-sxm2-16gb", "-D", "batch=1", "seq=8", "hidden=8"),
+        "has no bf16 rate; it has fp64, fp32, fp16 (--set dtype=fp16 would do)",
+    ),
+    "a model in the default dtype, which the device lacks": (
+        ("model", "gpt2", "-m", "v100-sxm2-16gb", "-D", "seq=8"),
+        "has no bf16 rate; it has fp64, fp32, fp16 (--dtype fp16 would do)",
     ),
     "unknown figure": ((*FULL, "seq=3", "--device-set", "hmb=6 TB/s"), "unknown device figure", "'hbm'"),
     "figure without a unit": ((*FULL, "seq=3", "--device-set", "hbm=6"), "without a unit"),

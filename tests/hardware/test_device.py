@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import costmodel as cm
 from costmodel import units
 from costmodel.dtypes import DTYPES
-from costmodel.errors import CostmodelError, SpecError, UnavailableError, UnknownNameError
+from costmodel.errors import CostmodelError, NoRateError, SpecError, UnavailableError, UnknownNameError
 from costmodel.hardware import available, load, parse_device_set
 from costmodel.hardware.whatif import bounds
 from costmodel.layers import get as get_layer
@@ -46,6 +46,18 @@ def test_peaks_are_dense():
 def test_format_that_a_device_lacks_is_refused_with_those_it_has(name, dtype, has):
     with pytest.raises(UnavailableError, match=rf"{name} has no {dtype} rate; it has .*{has}"):
         load(name).peak(dtype)
+
+
+@pytest.mark.parametrize("name", available())
+def test_format_suggested_instead_is_one_that_the_device_has(name):
+    device = load(name)
+    for dtype in set(DTYPES) - set(device.formats):
+        with pytest.raises(NoRateError) as refused:
+            device.peak(dtype)
+        # Workers of a sweep send their errors pickled.
+        sent = pickle.loads(pickle.dumps(refused.value))
+        assert (str(sent), sent.instead) == (str(refused.value), refused.value.instead)
+        assert sent.instead in device.formats
 
 
 def test_fp16_peak_without_tensor_cores_is_packed_or_that_of_fp32():

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import sympy as sp
 
-from costmodel.symbols import CausalTiles, CeilDiv, CeilLog, CeilLog2, ChunkPairs, Distinct
+from costmodel.symbols import CausalTiles, CeilDiv, CeilLog, CeilLog2, ChunkPairs, Distinct, Factors
 
 Number = int | Fraction
 
@@ -50,8 +50,8 @@ def _function(e: sp.Expr, values: list[Number]) -> Number:
         return math.ceil(Fraction(values[0]) / Fraction(values[1]))
     if e.func in (CeilLog, Distinct):
         return (_levels if e.func is CeilLog else _touched)(*values)
-    if e.func in (ChunkPairs, CausalTiles):
-        return (_paired if e.func is ChunkPairs else _tiles_met)(*values)
+    if e.func in (ChunkPairs, CausalTiles, Factors):
+        return {ChunkPairs: _paired, CausalTiles: _tiles_met, Factors: _factored}[e.func](*values)
     return {sp.ceiling: math.ceil, sp.Max: max, sp.Min: min}[e.func](*values)
 
 
@@ -62,6 +62,15 @@ def _levels(x: Number, base: Number) -> int:
     while base**level < x:
         level += 1
     return level
+
+
+def _factored(x: Number, p: Number) -> int:
+    if x < 1 or p < 1:
+        raise ArithmeticError("less than one point, or no factors")
+    factors = [1] * int(p)
+    while math.prod(factors) < x:
+        factors[factors.index(min(factors))] *= 2
+    return sum(factors)
 
 
 def _paired(n: Number, c: Number) -> Number:

@@ -67,6 +67,24 @@ CHANNELS = _sizes(
     (2, 16, 4, 2, 4),
     (2, 1, 8, 6, 9),
 )
+TRANSFORMED = _sizes(
+    "batch seq d_model block",
+    (3, 5, 4, 16),
+    (2, 16, 9, 3),
+    (1, 33, 2, 5),
+    (5, 8, 7, 2),
+    (4, 64, 3, 17),
+    (6, 9, 5, 4),
+    (7, 2, 3, 1),
+)
+HYENA = _sizes(
+    "batch seq d_model hidden input k block",
+    (3, 5, 4, 7, 2, 6, 16),
+    (2, 16, 9, 3, 5, 4, 7),
+    (1, 33, 2, 65, 4, 3, 5),
+    (5, 8, 17, 6, 33, 9, 2),
+    (1, 2, 33, 5, 3, 9, 1),
+)
 PLACES = _sizes(
     "batch m n k taps read_bytes written_bytes least_bytes",
     (1, 33, 5, 8, 9, 9000, 5000, 4000),
@@ -151,6 +169,12 @@ def _convolution() -> Options:
     for convention in ("exact", "torch"):
         yield "causal-conv1d", {"convention": convention}, CHANNELS
     yield "causal-conv1d", {"decode": True}, CHANNELS
+    yield "long-convolution", {}, TRANSFORMED
+    for order in (2, 3, 4):
+        yield "long-convolution", {"fused": True, "order": order}, TRANSFORMED
+    for order, fused in ((1, True), (2, False), (3, False)):
+        yield "hyena", {"order": order, "fused": fused}, HYENA
+    yield "hyena", {"convention": "torch"}, HYENA
 
 
 def _implicit() -> Iterator[tuple[Layer, Points]]:

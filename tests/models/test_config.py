@@ -41,10 +41,10 @@ def test_the_error_says_which_fields_the_nearest_architecture_lacks():
 
 
 def test_an_architecture_with_an_unfamiliar_name_is_compared_by_its_fields(llama):
-    falcon = {key: value for key, value in llama.items() if key != "intermediate_size"}
-    text = refused({**falcon, "model_type": "falcon"})
+    bare = {key: value for key, value in llama.items() if key != "intermediate_size"}
+    text = refused({**bare, "model_type": "xyz", "mlp_bias": False, "sliding_window": 8})
     assert "nearest is 'llama', which also needs intermediate_size" in text
-    opt = {**falcon, "ffn_dim": 8, "max_position_embeddings": 8, "word_embed_proj_dim": 64}
+    opt = {**bare, "ffn_dim": 8, "max_position_embeddings": 8, "word_embed_proj_dim": 64}
     assert "nearest is 'gpt2'" in refused({**opt, "model_type": "xyz"})
 
 

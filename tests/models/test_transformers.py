@@ -6,6 +6,8 @@ import dataclasses
 import warnings
 
 import pytest
+from configurations import FAMILIES, GATED, SMALL
+from recurrences import FALLBACKS, RECURRENT
 
 from costmodel import evaluate
 from costmodel.models import available, from_config, load
@@ -49,28 +51,12 @@ def test_parameters_equal_those_of_hugging_faces_module(name):
     figures = figures_of(name)
     if figures["model_type"] in OWN:
         pytest.skip("not one of Hugging Face's architectures")
-    assert load(name).parameters == numbers(build(figures, "meta"))
+    assert load(name).parameters == parameters_of(build(figures, "meta"))
 
 
-def numbers(module):
-    """Return the parameters of a module, and the offsets of its routers.
-
-    These are a parameter in DeepSeek's code but a buffer in Hugging Face's; checkpoints have them.
-    """
-    offsets = sum(
-        b.numel() for key, b in module.named_buffers() if key.endswith(("correction_bias", "expert_bias"))
-    )
-    return sum(p.numel() for p in module.parameters()) + offsets
-
-
-SMALL = {"vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
-GATED = {**SMALL, "intermediate_size": 96, "num_key_value_heads": 2}
 LATENT = {
     "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8, "n_routed_experts": 4,
     "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "first_k_dense_replace": 1,
-}  # fmt: skip
-DUAL = {
-    "mamba_n_heads": 8, "mamba_d_state": 16, "mamba_n_groups": 2, "mamba_chunk_size": 20,
 }  # fmt: skip
 CONFIGS = {
     "llama": {**GATED},
@@ -100,143 +86,93 @@ CONFIGS = {
         "n_group": 1,
         "topk_group": 1,
     },
-    "mamba": {"vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 3, "state_size": 8},
     "opt": {**SMALL, "ffn_dim": 256, "max_position_embeddings": 128, "word_embed_proj_dim": 64},
     "bert": {**SMALL, "intermediate_size": 256, "max_position_embeddings": 128},
     "t5": {"vocab_size": 1000, "d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 3, "num_heads": 4},
     "rwkv": {"vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 3, "context_length": 128},
-    "falcon_mamba": {"vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 3, "state_size": 8},
-    "mamba2": {
-        "vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 3, "state_size": 16, "num_heads": 8,
-        "head_dim": 16, "n_groups": 2, "chunk_size": 20,
-    },
-    "recurrent_gemma": {
-        **GATED, "num_hidden_layers": 5, "num_key_value_heads": 1, "lru_width": 64,
-        "attention_window_size": 64,
-    },
-    "jamba": {
-        **GATED, "num_hidden_layers": 6, "num_experts": 4, "attn_layer_period": 3, "attn_layer_offset": 1,
-        "mamba_d_state": 8, "mamba_dt_rank": 5,
-    },
-    "bamba": {
-        **GATED, **DUAL, "num_hidden_layers": 4, "attn_layer_indices": [1], "mlp_bias": True,
-        "attention_bias": True,
-    },
-    "granitemoehybrid": {
-        **GATED, **DUAL, "num_hidden_layers": 4, "num_local_experts": 4, "shared_intermediate_size": 48,
-        "layer_types": ["mamba", "attention", "linear_attention", "full_attention"],
-        "position_embedding_type": "rope",
-    },
-    "falcon_h1": {
-        **GATED, **DUAL, "mamba_d_ssm": 96, "mamba_rms_norm": True, "projectors_bias": True, "mlp_bias": True,
-    },
-    "zamba2": {
-        **GATED, "num_hidden_layers": 5, "num_key_value_heads": 4, "n_mamba_heads": 8, "mamba_d_state": 16,
-        "mamba_ngroups": 2, "chunk_size": 20, "num_mem_blocks": 2, "use_shared_attention_adapter": True,
-        "adapter_rank": 6, "use_mem_rope": True, "add_bias_linear": True,
-        "layers_block_type": ["mamba", "hybrid", "hybrid", "linear_attention", "hybrid"],
-    },
-    "lfm2": {
-        **GATED, "num_hidden_layers": 4, "full_attn_idxs": [1], "block_multiple_of": 32, "conv_bias": True,
-    },
-    "lfm2_moe": {
-        **GATED, "num_hidden_layers": 4, "layer_types": ["conv", "full_attention", "conv", "full_attention"],
-        "num_dense_layers": 1, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
-    },
-    "nemotron_h": {
-        **GATED, "head_dim": 24, "hybrid_override_pattern": "M-M*EM-", "mamba_num_heads": 6,
-        "mamba_head_dim": 16, "ssm_state_size": 16, "n_groups": 2, "chunk_size": 20, "mlp_bias": True,
-        "use_bias": True, "n_routed_experts": 4, "moe_intermediate_size": 40,
-        "moe_shared_expert_intermediate_size": 56,
-    },
-}  # fmt: skip
-
-
-def convolved(batch, channels, kernel):
-    """Return what torch counts more for a short convolution: it also computes the padding's positions."""
-    return 2 * batch * channels * kernel * (kernel - 1)
-
-
-def scanned(batch, seq, inner, state):
-    """Return what torch counts more for Mamba: C·h as matrix products, which kernels compute as vectors."""
-    return 2 * batch * seq * inner * state + convolved(batch, inner, 4)
-
-
-def chunked(batch, seq, heads, width, state, groups, chunk):
-    """Return what torch counts more for Mamba-2, whose kernels it lacks.
-
-    Scores for each head, not each group, and a product that passes on the chunks' states, first and last.
-    """
-    scores = 2 * batch * seq * chunk * state * (heads - groups)
-    passed = 2 * batch * heads * width * state * (seq // chunk + 1) ** 2
-    return scores + passed + convolved(batch, heads * width + 2 * groups * state, 4)
-
-
-#: FLOPs of a forward pass that torch counts and that the kernels do not have, of `batch` and `seq`.
-FALLBACKS = {
-    "mamba": lambda b, n: 3 * scanned(b, n, 128, 8),
-    "falcon_mamba": lambda b, n: 3 * scanned(b, n, 128, 8),
-    "mamba2": lambda b, n: 3 * chunked(b, n, 8, 16, 16, 2, 20),
-    "recurrent_gemma": lambda b, n: 4 * convolved(b, 64, 4),
-    "jamba": lambda b, n: 4 * scanned(b, n, 128, 8),
-    "bamba": lambda b, n: 3 * chunked(b, n, 8, 16, 16, 2, 20),
-    "granitemoehybrid": lambda b, n: 2 * chunked(b, n, 8, 16, 16, 2, 20),
-    "falcon_h1": lambda b, n: 3 * chunked(b, n, 8, 12, 16, 2, 20),
-    "zamba2": lambda b, n: 5 * chunked(b, n, 8, 16, 16, 2, 20),
-    "lfm2": lambda b, n: 3 * convolved(b, 64, 3),
-    "lfm2_moe": lambda b, n: 2 * convolved(b, 64, 3),
-    "nemotron_h": lambda b, n: 3 * chunked(b, n, 6, 16, 16, 2, 20),
+    **FAMILIES,
+    **RECURRENT,
 }
+#: Models that keep other things than keys and values of each layer, or whose code does: Falcon's caches the
+#: keys of a group once for each of its queries.
+OTHER_CACHES = ("deepseek_v2", "deepseek_v3", "bert", "t5", "rwkv", "falcon/grouped", *RECURRENT)
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
-def test_parameters_of_a_small_model_equal_those_of_its_module(kind):
-    figures = {"model_type": kind, **CONFIGS[kind]}
-    module = build(figures, "meta")
-    assert from_config(figures).parameters == numbers(module)
+def figures_for(name):
+    return {"model_type": name.partition("/")[0], **CONFIGS[name]}
 
 
-#: Models with recurrent layers.
-CACHED = (
-    "mamba", "falcon_mamba", "mamba2", "recurrent_gemma", "jamba", "bamba", "granitemoehybrid", "nemotron_h",
-    "falcon_h1", "lfm2", "lfm2_moe",
-    "zamba2",
-)  # fmt: skip
+def parameters_of(module):
+    """Return the number of parameters of a module, with its router's offsets.
+
+    These are a parameter in DeepSeek's code but a buffer in Hugging Face's; checkpoints have them.
+    """
+    named = ("correction_bias", "expert_bias")
+    offsets = sum(b.numel() for key, b in module.named_buffers() if key.endswith(named))
+    return offsets + sum(p.numel() for p in module.parameters())
 
 
-@pytest.mark.parametrize("kind", CACHED)
-def test_state_and_cache_of_a_sequence_equal_those_of_transformers_cache(kind):
+@pytest.mark.parametrize("name", CONFIGS)
+def test_parameters_of_small_configurations_equal_those_of_hugging_faces_module(name):
+    figures = figures_for(name)
+    assert from_config(figures).parameters == parameters_of(build(figures, "meta"))
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in OTHER_CACHES])
+def test_the_cache_has_the_size_of_hugging_faces(name):
+    """After a pass over 8 tokens, fewer than any window has."""
+    figures, batch, seq = figures_for(name), 2, 8
+    module = build(figures, "cpu").eval()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        cache = module(input_ids=torch.ones(batch, seq, dtype=torch.long), use_cache=True).past_key_values
+    numbers = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
+    ours = from_config(figures).cache_bytes("fp32")
+    assert ours.subs({symbol("batch"): batch, symbol("seq_kv"): seq}) == 4 * numbers
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_state_and_cache_of_a_sequence_equal_those_of_hugging_faces_cache(kind):
     """After a pass over whole sequences; it keeps one position more of a convolution than the next needs.
 
     RecurrentGemma's layers keep their states themselves, and only the positions that are needed.
     """
-    figures = {"model_type": kind, **CONFIGS[kind]}
-    batch, seq = 2, 40
+    figures, batch, seq = figures_for(kind), 2, 40
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        tokens = torch.zeros(batch, seq, dtype=torch.long)
         module = build(figures, "cpu").eval()
         kept = transformers.DynamicCache(config=module.config)
         name = "cache_params" if kind in ("mamba", "falcon_mamba", "mamba2") else "past_key_values"
-        module(input_ids=tokens, use_cache=True, **{name: kept})
+        module(input_ids=torch.zeros(batch, seq, dtype=torch.long), use_cache=True, **{name: kept})
     own = ("recurrent_states", "conv1d_state")
-    found = sum(vars(m)[name].numel() for m in module.modules() for name in own if name in vars(m))
+    tensors = [vars(m)[name] for m in module.modules() for name in own if name in vars(m)]
     for layer in kept.layers:
-        for states in (getattr(layer, "conv_states", {}), getattr(layer, "recurrent_states", {})):
-            for state in states.values():
-                found += 0 if state is None else state.numel()
-        for state in getattr(layer, "conv_states", {}).values():
-            found -= 0 if state is None else state[..., 0].numel()
-        for table in (getattr(layer, "keys", None), getattr(layer, "values", None)):
-            found += 0 if table is None else table.numel()
-    cache = from_config(figures).cache_bytes("fp32")
-    sizes = {"batch": batch, "seq_kv": seq}
-    assert 4 * found == cache.subs({symbol(name): size for name, size in sizes.items()})
+        tensors += [getattr(layer, name, None) for name in ("keys", "values")]
+        tensors += getattr(layer, "recurrent_states", {}).values()
+        convolved = getattr(layer, "conv_states", {}).values()
+        tensors += [state[..., 1:] for state in convolved if state is not None]
+    ours = from_config(figures).cache_bytes("fp32")
+    numbers = sum(tensor.numel() for tensor in tensors if tensor is not None)
+    assert ours.subs({symbol("batch"): batch, symbol("seq_kv"): seq}) == 4 * numbers
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
-def test_flops_of_a_forward_pass_equal_torchs_count(kind):
-    figures = {"model_type": kind, **CONFIGS[kind]}
+def rotated(model):
+    """Return the widths of rotated heads."""
+    return {dict(part.sizes)["head_dim"] for part in model.prefill().parts if part.name == "rotary"}
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, *RECURRENT])
+def test_saved_configurations_mean_the_same_model(name):
+    """Hugging Face leaves out what equals a default, and moves what concerns rotation to a mapping."""
+    figures = figures_for(name)
+    saved = build(figures, "meta").config.to_diff_dict()
+    assert from_config(saved).parameters == from_config(figures).parameters
+    assert rotated(from_config(saved)) == rotated(from_config(figures))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_flops_of_a_forward_pass_equal_torchs_count(name):
+    figures, kind = figures_for(name), name.partition("/")[0]
     batch, seq = 2, 40
     module = build(figures, "cpu").eval()
     tokens = torch.zeros(batch, seq, dtype=torch.long)
@@ -250,5 +186,5 @@ def test_flops_of_a_forward_pass_equal_torchs_count(kind):
     model = from_config(figures).training("fp32", optimizer=None)
     ours = dataclasses.replace(model, direction="fwd", convention="torch")
     sizes = {"seq": 24, "seq_kv": seq} if kind == "t5" else {"seq": seq}
-    more = FALLBACKS[kind](batch, seq) if kind in FALLBACKS else 0
+    more = FALLBACKS[name](batch, seq) if name in FALLBACKS else 0
     assert evaluate(ours, batch=batch, **sizes)["matrix_flops"] == counter.get_total_flops() - more

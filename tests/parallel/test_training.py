@@ -397,7 +397,7 @@ def test_where_not_one_token_fits_what_is_missing_is_said():
     one = Training(model=model, cluster=cluster, layout=Layout(), batch=1, seq=1)
     missing = float(one.memory_bytes) / 1e9 - 0.92 * 80
     with pytest.raises(
-        CostmodelError, match=f"even 1 does not fit: it needs {missing:.1f} GB more per device"
+        CostmodelError, match=f"not even 1 token fits: the step needs {missing:.1f} GB more per device"
     ):
         longest_sequence(one)
 
@@ -463,10 +463,12 @@ def test_energy_and_cost_follow_from_power_and_price():
         ),
         ({"tensor": 2, "micro_batch": 3}, "32 sequences of the batch .* = 6 .* 4 or 8 would"),
         ({"tensor": 1, "pipeline": 1, "data": 8, "micro_batch": 3}, "= 24 .* 16 or 32 would"),
-        ({"zero": 4}, "zero is 0, 1, 2 or 3"),
+        ({"zero": 4}, "wanted zero to be 0, 1, 2 or 3, got 4"),
         ({"recompute": "some"}, "unknown recompute 'some' of a layout"),
-        ({"expert": 2, "expert_tensor": 2}, "expert is above 1, but the model is no mixture"),
-        ({"interleave": 2, "micro_batch": 16}, "multiple of the pipeline stages"),
+        ({"expert": 2}, "expert is 2, but the model is no mixture of experts; expert = 1 would do"),
+        ({"expert_tensor": [1, 2]}, "expert_tensor is 2, but the model is no mixture"),
+        # 32 sequences over 2 copies are one micro-batch of 16 each.
+        ({"interleave": 2, "micro_batch": 16}, "multiple of the pipeline's 2 stages, got 1; another batch"),
     ],
 )
 def test_impossible_layouts_are_refused_with_what_would_do(numbers, message):
@@ -569,6 +571,7 @@ def test_impossible_sizes_of_a_step_are_refused(given, message):
         ({"num_layers": 0}, "size num_layers: wanted .* got 0"),
         ({"vocab": -1}, "size vocab: wanted .* got -1"),
         ({"d_ff": 0}, "size d_ff: wanted .* got 0"),
+        ({"embedded": 0}, "size embedded: wanted .* got 0"),
         ({"heads": 4, "kv_heads": 3}, "heads must be a multiple of kv_heads, got 4 and 3"),
     ],
 )
@@ -659,7 +662,7 @@ def test_activations_in_flight_equal_those_of_a_simulated_pipeline(stages, parts
 
 
 def test_seq_kv_is_refused_without_an_encoder():
-    with pytest.raises(SizeError, match="training: seq_kv is an encoder's length"):
+    with pytest.raises(SizeError, match="training: seq_kv is an encoder's length, got 16, but"):
         replace(small(), seq_kv=16)
 
 
@@ -669,3 +672,11 @@ def test_sizes_of_numpy_do_not_overflow():
     plain = replace(small(), batch=64, seq=64, cluster=Cluster(device=A100, devices=8, price=100))
     assert narrow.tokens_per_second == plain.tokens_per_second
     assert (narrow.energy_j, narrow.cost) == (plain.energy_j, plain.cost)
+
+
+def test_sizes_of_a_model_in_numpy_do_not_overflow():
+    """GPT-3's feed-forward layer is 4 · 12288 = 49152 wide, more than 16 bits hold."""
+    sizes = {"num_layers": 2, "d_model": 12288, "heads": 96, "vocab": 32000, "embedded": 8192}
+    narrow = Transformer(**{name: np.int16(size) for name, size in sizes.items()})
+    assert narrow.sizes["d_ff"] == 4 * 12288
+    assert narrow.projected == 12288 * 8192

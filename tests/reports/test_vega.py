@@ -22,7 +22,17 @@ from costmodel.errors import CostmodelError, SizeError
 from costmodel.layers import Layer, classes
 from costmodel.programs import Program, defaults, program, rules
 from costmodel.reports import render
-from costmodel.symbols import GLOSSARY, CausalTiles, CeilDiv, CeilLog, CeilLog2, ChunkPairs, Distinct, symbols
+from costmodel.symbols import (
+    GLOSSARY,
+    CausalTiles,
+    CeilDiv,
+    CeilLog,
+    CeilLog2,
+    ChunkPairs,
+    Distinct,
+    Factors,
+    symbols,
+)
 from costmodel.vega import assignments, vega
 
 Drawn = Callable[..., tuple[str, str]]
@@ -103,6 +113,7 @@ def test_integer_functions_are_exact_up_to_2_53(run: Callable[..., Any]) -> None
         ([(n, b) for n, b in twos if n < LARGEST], CeilDiv(N, B), CeilDiv),
         ([(n, b) for n, b in twos if n < LARGEST], CeilLog(N, B), CeilLog),
         (pairs, ChunkPairs(N, B), ChunkPairs),
+        ([(n,) for n in ones], Factors(N, 3), lambda n: Factors(n, 3)),
     ]
     # Few queries after many keys, and all queries; as large as doubles hold whole counts.
     tiles = [(max(1, n >> s), n, c) for n, c in pairs for s in (0, 3, 20) if n * (n // c + 2) <= LARGEST // 4]

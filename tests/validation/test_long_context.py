@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from costmodel import hardware
-from costmodel.errors import TableError
 from costmodel.validation import long_context as lc
+from costmodel.validation import published, whole_models
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def times():
 
 
 def test_golden_rows_are_the_published_ones(shared, golden):
-    read = lc.read(shared / "reference")
+    read = lc.read(published.printed(shared / "reference"))
     kept = pd.read_csv(golden / "long_context.csv")
     pd.testing.assert_frame_equal(kept, read[list(kept.columns)], check_dtype=False)
     assert read["system"].value_counts().to_dict() == {
@@ -96,6 +96,8 @@ def test_llama_7b_has_6_74_billion_parameters():
     assert lc.MODELS["LLaMA-7B"].parameters == pytest.approx(6.738e9, rel=1e-3)
 
 
-def test_folder_without_iterations_is_one_clear_line(tmp_path):
-    with pytest.raises(TableError, match="cannot read the published runtimes"):
-        lc.read(tmp_path)
+def test_page_of_whole_models_has_these_iterations(shared, compared):
+    page = whole_models.table(shared / "reference")
+    page = page[page["source"].str.startswith("DistFlashAttn")]
+    assert page["predicted"].tolist() == pytest.approx(compared["seconds"].tolist())
+    assert set(page["rung"]) <= {"kernel", "calibrated"}

@@ -17,6 +17,8 @@ from costmodel.models.stack import Stack
 #: Names of layers, older ones too, and which of them attend.
 ATTENDING = ("full_attention", "attention")
 LAYER_TYPES = (*ATTENDING, "linear_attention", "mamba")
+#: Share of a head that Bamba rotates (transformers, configuration_bamba.py).
+ROTATED = 0.5
 #: Granite's entries of ``position_embedding_type``.
 POSITIONS = ("rope", "nope")
 
@@ -32,7 +34,7 @@ FIELDS = {
 }
 
 
-def mixer(c: Fields, use: Use, attends: bool, *, rotary: bool) -> Iterator[Part]:
+def mixer(c: Fields, use: Use, attends: bool, *, rotary: float) -> Iterator[Part]:
     """Yield attention, or Mamba-2."""
     heads = Heads(
         d_model=c.d_model,
@@ -67,7 +69,7 @@ def attending(c: Fields) -> set[int]:
 
 def bamba_layer(c: Fields, use: Use, attends: bool) -> Iterator[Part]:
     """Yield one layer of Bamba."""
-    yield from residual(use, "mixer", c.d_model, mixer(c, use, attends, rotary=True))
+    yield from residual(use, "mixer", c.d_model, mixer(c, use, attends, rotary=ROTATED))
     inner = feed_forward(use, c.d_model, c.d_ff, "silu", gated=True, bias=c.mlp_bias)
     yield from residual(use, "feed-forward", c.d_model, [inner])
 
@@ -89,7 +91,6 @@ BAMBA = Family(
     },
     parts=bamba,
     source="Hugging Face transformers, modeling_bamba.py; Dao & Gu, arXiv 2405.21060, §9.2.2 (hybrids)",
-    left_out="dropout, masks, sampling; rotation is counted for whole heads, of which half is rotated",
     alternates=True,
     left_to_defaults={"bamba": {"num_key_value_heads": 8, "mamba_n_heads": 128, "mamba_d_state": 256}},
 )
@@ -107,7 +108,7 @@ def granite_half(c: Fields, use: Use) -> Iterable[Part]:
 
 def granite_layer(c: Fields, use: Use, attends: bool) -> Iterator[Part]:
     """Yield one layer of Granite 4.0."""
-    yield from residual(use, "mixer", c.d_model, mixer(c, use, attends, rotary=c.positions == "rope"))
+    yield from residual(use, "mixer", c.d_model, mixer(c, use, attends, rotary=float(c.positions == "rope")))
     yield from residual(use, "feed-forward", c.d_model, granite_half(c, use))
 
 

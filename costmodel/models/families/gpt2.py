@@ -1,4 +1,4 @@
-"""GPT-2, GPT-3 and OPT: layer norms, learned positions, biases everywhere, plain feed-forward layers."""
+"""GPT-2, GPT-3, OPT, StarCoder: layer norms, learned positions, biases, plain feed-forward layers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from costmodel.models._blocks import (
     with_extra,
 )
 from costmodel.models._family import Family
-from costmodel.models._fields import DENSE, TIED, Field, Fields, fraction, same
+from costmodel.models._fields import ACT, DENSE, TIED, Field, Fields, fraction, function_of, same
 from costmodel.models._heads import Heads, self_attention
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 
 #: OPT's position table has two more rows, which its padding used.
-OFFSET = {"gpt2": 0, "opt": 2}
-FUNCTION = {"gpt2": "gelu-tanh", "opt": "relu"}
+OFFSET = {"gpt2": 0, "gpt_bigcode": 0, "opt": 2}
+FUNCTION = {"gpt2": "gelu-tanh", "gpt_bigcode": "gelu-tanh", "opt": "relu"}
 
 FIELDS = {
     "type": Field(("model_type",), kind=str),
@@ -32,6 +32,9 @@ FIELDS = {
     "positions": Field(("n_positions", "max_position_embeddings")),
     "d_ff": Field(("n_inner", "ffn_dim"), same("d_model", 4)),
     "head_dim": Field(("head_dim",), fraction("d_model", "heads")),
+    "multi_query": Field(("multi_query",), lambda f: f.type == "gpt_bigcode", bool),
+    "kv_heads": Field((), lambda f: 1 if f.multi_query else f.heads),
+    "act": ACT,
     "tied": TIED,
     "embedded": Field(("word_embed_proj_dim",), same("d_model")),
     "norm_first": Field(("do_layer_norm_before",), True, bool),
@@ -46,29 +49,25 @@ def layer(c: Fields, use: Use) -> Iterator[Part]:
     heads = Heads(
         d_model=c.d_model,
         heads=c.heads,
-        kv_heads=c.heads,
+        kv_heads=c.kv_heads,
         head_dim=c.head_dim,
         bias=c.bias,
         out_bias=c.bias,
         rotary=False,
     )
     attention = self_attention(use, heads)
-    inner = (feed_forward(use, c.d_model, c.d_ff, FUNCTION[c.type], bias=c.bias),)
+    inner = (feed_forward(use, c.d_model, c.d_ff, function_of(c, FUNCTION[c.type]), bias=c.bias),)
     if c.norm_first:
-        yield from residual(use, "attention", c.d_model, attention, kind="layer")
-        yield from residual(use, "feed-forward", c.d_model, inner, kind="layer")
+        yield from residual(use, "attention", c.d_model, attention, kind=_norm(c))
+        yield from residual(use, "feed-forward", c.d_model, inner, kind=_norm(c))
     else:
-        yield from residual_then_norm(use, "attention", c.d_model, attention)
-        yield from residual_then_norm(use, "feed-forward", c.d_model, inner)
+        yield from residual_then_norm(use, "attention", c.d_model, attention, kind=_norm(c))
+        yield from residual_then_norm(use, "feed-forward", c.d_model, inner, kind=_norm(c))
 
 
-def learned(c: Fields, part: Part) -> Part:
-    """Return a part; of a norm without gains and offsets, without the parameters that its layer counts.
-
-    Its time still includes reading them, which is little.
-    """
-    plain = part.layer.name == "norm" and not c.gains
-    return with_extra(part, -part.expression(part.layer.parameters())) if plain else part
+def _norm(c: Fields) -> str:
+    """Return the kind of the norms; see `NORMS`."""
+    return "layer" if c.gains else "layer-bare"
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
@@ -78,9 +77,9 @@ def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     yield with_extra(embedding(use, c.vocab, c.embedded, tied=c.tied), positions)
     if narrow:
         yield linear(use, "embedding projection", c.embedded, c.d_model)
-    yield repeated((learned(c, part) for part in layer(c, use)), c.layers)
+    yield repeated(layer(c, use), c.layers)
     if c.norm_first and not c.no_last:
-        yield learned(c, norm(use, "final norm", c.d_model, "layer"))
+        yield norm(use, "final norm", c.d_model, _norm(c))
     if narrow:
         yield linear(use, "projection to the embedding width", c.d_model, c.embedded)
     yield logits(use, c.vocab, c.embedded)
@@ -92,8 +91,8 @@ GPT2 = Family(
     parts=parts,
     source=(
         "Radford et al. 2019, Language Models are Unsupervised Multitask Learners, §2.3; Brown et al., "
-        "arXiv 2005.14165, Table 2.1; Zhang et al., arXiv 2205.01068; Hugging Face transformers, "
-        "modeling_gpt2.py and modeling_opt.py"
+        "arXiv 2005.14165, Table 2.1; Zhang et al., arXiv 2205.01068; Li et al., arXiv 2305.06161 "
+        "(StarCoder); Hugging Face transformers, modeling_gpt2.py, modeling_opt.py, modeling_gpt_bigcode.py"
     ),
-    cut={"heads": "heads", "d_ff": "inner width"},
+    cut={"heads": "heads", "kv_heads": "key and value heads", "d_ff": "inner width"},
 )

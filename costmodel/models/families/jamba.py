@@ -39,9 +39,7 @@ FIELDS = {
 def layer(c: Fields, use: Use, attends: bool, sparse: bool) -> Iterator[Part]:
     """Yield one layer; its attention knows no positions."""
     if attends:
-        heads = Heads(
-            d_model=c.d_model, heads=c.heads, kv_heads=c.kv_heads, head_dim=c.head_dim, rotary=False
-        )
+        heads = Heads(d_model=c.d_model, heads=c.heads, kv_heads=c.kv_heads, head_dim=c.head_dim, rotary=0.0)
         mixer = self_attention(use, heads)
     else:
         sizes = Selective(

@@ -100,9 +100,7 @@ def mixer(c: Fields, use: Use, kind: str) -> Iterable[Part]:
     if kind == "mamba":
         return dual(use, Dual.of(c))
     if kind == "attention":
-        heads = Heads(
-            d_model=c.d_model, heads=c.heads, kv_heads=c.kv_heads, head_dim=c.head_dim, rotary=False
-        )
+        heads = Heads(d_model=c.d_model, heads=c.heads, kv_heads=c.kv_heads, head_dim=c.head_dim, rotary=0.0)
         return self_attention(use, heads)
     if kind == "mlp":
         return [feed_forward(use, c.d_model, c.d_ff, c.function, bias=c.mlp_bias)]

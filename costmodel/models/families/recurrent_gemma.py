@@ -42,6 +42,7 @@ FIELDS = {
     "kv_heads": Field(("num_key_value_heads",), same("heads")),
     "head_dim": Field(("head_dim",), fraction("d_model", "heads")),
     "attention_bias": Field(("attention_bias",), False, bool),
+    "rotary": Field(("partial_rotary_factor",), 0.5, float),
     "window": Field(("attention_window_size", "sliding_window"), 2048),
     "width": Field(("lru_width",), same("d_model")),
     "block_width": Field((), fraction("width", "heads")),
@@ -72,6 +73,7 @@ def layer(c: Fields, use: Use, block: str) -> Iterator[Part]:
         bias=c.attention_bias,
         out_bias=True,
         window=c.window,
+        rotary=c.rotary,
     )
     mixer = recurrent(c, use) if block == "recurrent" else self_attention(use, heads)
     yield from residual(use, "mixer", c.d_model, mixer)
@@ -98,10 +100,7 @@ RECURRENT_GEMMA = Family(
         "De et al., arXiv 2402.19427, §2 (Griffin); Botev et al., arXiv 2404.07839 (RecurrentGemma); Hugging "
         "Face transformers, modeling_recurrent_gemma.py"
     ),
-    left_out=(
-        "dropout, masks, the scaling of embeddings and logits, sampling; rotation is counted for whole "
-        "heads, of which half is rotated"
-    ),
+    left_out="dropout, masks, the scaling of embeddings and logits, sampling",
     cut={
         "heads": "heads",
         "kv_heads": "key and value heads",

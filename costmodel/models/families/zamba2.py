@@ -62,7 +62,9 @@ def adapter(c: Fields, use: Use, what: str, inner: int, outer: int) -> Iterator[
 
 def attention(c: Fields, use: Use) -> Iterator[Part]:
     """Yield attention over the layer's input beside the embedding; its result is as wide as the model."""
-    heads = Heads(d_model=c.both, heads=c.heads, kv_heads=c.kv_heads, head_dim=c.head_dim, rotary=c.rotary)
+    heads = Heads(
+        d_model=c.both, heads=c.heads, kv_heads=c.kv_heads, head_dim=c.head_dim, rotary=float(c.rotary)
+    )
     first, *middle, last = self_attention(use, heads)
     yield first
     if c.adapted:

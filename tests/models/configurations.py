@@ -1,0 +1,79 @@
+"""Small configurations of architectures, with Hugging Face's keys."""
+
+SMALL = {"vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
+GATED = {**SMALL, "intermediate_size": 96, "num_key_value_heads": 2}
+#: Tokens of padding that the small vocabulary has, where a class's default has a larger one.
+PADDED = {**GATED, "pad_token_id": 0}
+MIXED = {"num_local_experts": 4, "num_experts_per_tok": 2}
+ROUTED = {
+    **GATED, "head_dim": 16, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+    "first_k_dense_replace": 1,
+}  # fmt: skip
+ERNIE = {
+    **GATED, "moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 32, "moe_num_shared_experts": 2,
+    "moe_layer_start_index": 1,
+}  # fmt: skip
+
+#: By the type and, behind a slash, what is set besides.
+LLAMA_LIKE = {
+    "olmo2": GATED,
+    "olmo2/biases": {**GATED, "attention_bias": True},
+    "olmo3": GATED,
+    "smollm3": PADDED,
+    "smollm3/biases": {**PADDED, "attention_bias": True, "mlp_bias": True},
+    "granite": {**GATED, "attention_bias": True, "mlp_bias": True},
+    "granitemoe": {**GATED, **MIXED},
+    "seed_oss": {**GATED, "head_dim": 32},
+    "seed_oss/output": {**GATED, "head_dim": 32, "attention_out_bias": True},
+    "glm4": {**PADDED, "head_dim": 16},
+    "starcoder2": GATED,
+    "starcoder2/plain": {**GATED, "use_bias": False},
+    "stablelm": GATED,
+    "stablelm/norms": {**GATED, "use_qkv_bias": True, "qk_layernorm": True},
+    "stablelm/parallel": {**GATED, "use_parallel_residual": True},
+    "cohere": GATED,
+    "cohere/norms": {**GATED, "use_qk_norm": True, "attention_bias": True},
+    "cohere2": GATED,
+    "arcee": GATED,
+    "arcee/silu": {**GATED, "mlp_bias": True, "hidden_act": "silu"},
+    "apertus": PADDED,
+    "exaone4": GATED,
+    "olmoe": {**GATED, "num_experts": 4, "num_experts_per_tok": 2},
+    "glm4_moe": ROUTED,
+    "glm4_moe/norms": {**ROUTED, "use_qk_norm": True, "attention_bias": True, "n_shared_experts": 2},
+    "ernie4_5": {**GATED, "head_dim": 16},
+    "ernie4_5/biases": {**GATED, "head_dim": 16, "use_bias": True},
+    "ernie4_5_moe": ERNIE,
+    "ernie4_5_moe/alone": {**ERNIE, "moe_num_shared_experts": 0, "moe_layer_end_index": 1},
+    "minimax_m2": {**GATED, **MIXED, "head_dim": 16},
+    "minimax_m2/rotary": {**GATED, **MIXED, "head_dim": 32, "rotary_dim": 8},
+    "hunyuan_v1_dense": {**GATED, "head_dim": 16, "num_experts": 1},
+    "hunyuan_v1_moe": {**GATED, "head_dim": 16, "num_experts": 4, "moe_topk": [2, 2, 2]},
+    "phimoe": {**GATED, **MIXED},
+    "phimoe/biases": {**GATED, **MIXED, "attention_bias": True, "lm_head_bias": True},
+}
+
+GPT = {"vocab_size": 1000, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 128}
+NEOX = {**SMALL, "intermediate_size": 96}
+MPT = {"vocab_size": 1000, "d_model": 64, "n_layers": 3, "n_heads": 4, "max_seq_len": 128}
+CLASSIC = {
+    "gpt_neox": NEOX,
+    "gpt_neox/serial": {**NEOX, "use_parallel_residual": False, "attention_bias": False},
+    "gptj": {**GPT, "rotary_dim": 8},
+    "falcon": SMALL,
+    "falcon/grouped": {**SMALL, "new_decoder_architecture": True, "num_kv_heads": 2},
+    "falcon/one_norm": {**SMALL, "new_decoder_architecture": True, "num_ln_in_parallel_attn": 1},
+    "falcon/alibi": {**SMALL, "alibi": True, "bias": True, "parallel_attn": False, "multi_query": False},
+    "bloom": {"vocab_size": 1000, "hidden_size": 64, "n_layer": 3, "n_head": 4},
+    "phi": NEOX,
+    "phi/norms": {**NEOX, "num_key_value_heads": 2, "qk_layernorm": True, "hidden_act": "gelu"},
+    "gpt_bigcode": GPT,
+    "gpt_bigcode/heads": {**GPT, "multi_query": False, "n_inner": 96},
+    "mpt": MPT,
+}
+FAMILIES = {**LLAMA_LIKE, **CLASSIC}
+
+
+def figures(name):
+    """Return the configuration of that name."""
+    return {"model_type": name.partition("/")[0], **FAMILIES[name]}

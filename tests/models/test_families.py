@@ -1,0 +1,233 @@
+"""Traits of architectures: which layers rotate, what parallel halves keep, what devices exchange, uses."""
+
+import pytest
+import sympy as sp
+from configurations import CLASSIC, FAMILIES, GATED, figures
+
+from costmodel import evaluate, predict
+from costmodel.errors import CostmodelError
+from costmodel.models import from_config
+from costmodel.models.generation import generation
+from costmodel.parallel import Layered, Transformer, stack_of
+from costmodel.symbols import symbol
+
+H200 = "nvidia/h200-sxm"
+SIZES = {"batch": 2, "seq": 48, "seq_kv": 48}
+
+
+def sizes_of(model):
+    return {name: SIZES[name] for name in model.required}
+
+
+def of(kind, **said):
+    return from_config({"model_type": kind, **(FAMILIES[kind] if kind in CLASSIC else GATED), **said})
+
+
+def parts_of(model, name):
+    return [part for part in model.parts if part.name == name]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("falcon", {"alibi": True}), ("bloom", {}), ("mpt", {}), ("gpt_bigcode", {})]
+)
+def test_models_with_alibi_or_learned_positions_rotate_nothing(kind, said):
+    assert not parts_of(of(kind, **said).prefill(), "rotary")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_use_has_consistent_bounds(name):
+    model = from_config(figures(name))
+    for use in (model.training(), model.prefill(), model.decode()):
+        found = predict(use, H200, **sizes_of(use), rung="bound")
+        assert 0 < found.lower_s <= found.seconds * (1 + 1e-9), use.title
+        assert found.counts["hbm_bytes"] >= found.counts["compulsory_bytes"] * (1 - 1e-9), use.title
+    assert generation(model, H200, prompt=8, new=3).seconds > 0
+
+
+#: Models with a single head of keys, which both of two devices have.
+ONE_KEY = ("falcon", "gpt_bigcode")
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in ONE_KEY])
+def test_two_devices_do_half_of_the_matrix_flops_each(name):
+    whole = from_config(figures(name))
+    for one, share in zip(
+        *([m.prefill(), m.decode()] for m in (whole, whole.tensor_parallel(2))), strict=True
+    ):
+        flops = [evaluate(model, **sizes_of(model))["matrix_flops"] for model in (one, share)]
+        routers = sum(
+            2 * sp.prod(dict(part.sizes)[n] for n in ("batch", "seq", "d_model", "experts")) * part.repeats
+            for part in parts_of(one, "experts")
+        )
+        undivided = float(sp.sympify(routers).subs({symbol(n): v for n, v in SIZES.items()}))
+        assert 2 * (flops[1] - undivided) == pytest.approx(flops[0] - undivided)
+
+
+# -- rotation ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "layers", "width"),
+    [
+        ("llama", {}, 8, 16),
+        ("smollm3", {}, 6, 16),
+        ("smollm3", {"no_rope_layer_interval": 2}, 4, 16),
+        ("smollm3", {"no_rope_layers": [1, 1, 1, 1, 1, 1, 1, 0]}, 7, 16),
+        ("cohere2", {"sliding_window": 8}, 6, 16),
+        ("cohere2", {"layer_types": ["sliding_attention"] * 7 + ["full_attention"]}, 7, 16),
+        ("exaone4", {"sliding_window": 8}, 6, 16),
+        ("exaone4", {"sliding_window": None}, 8, 16),
+        ("exaone4", {"sliding_window_pattern": "LLLG"}, 6, 16),
+        ("glm4", {"head_dim": 16}, 8, 8),
+        ("stablelm", {}, 8, 4),
+        ("stablelm", {"partial_rotary_factor": 0.5}, 8, 8),
+        ("stablelm", {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, 8, 8),
+        ("phi3", {"partial_rotary_factor": 0.75}, 8, 12),
+        ("glm4_moe", {"head_dim": 16}, 8, 8),
+        ("minimax_m2", {"head_dim": 16, "rotary_dim": 8}, 8, 8),
+        ("gpt_neox", {}, 8, 4),
+        ("gpt_neox", {"rotary_pct": 1.0}, 8, 16),
+        ("gptj", {"n_layer": 8}, 8, 8),
+        ("phi", {}, 8, 8),
+        ("falcon", {}, 8, 16),
+    ],
+)
+def test_positions_are_rotated_where_and_as_wide_as_in_hugging_faces_code(kind, said, layers, width):
+    """configuration_*.py and modeling_*.py of each; heads have 16 numbers."""
+    found = parts_of(of(kind, **{"num_hidden_layers": 8, **said}).prefill(), "rotary")
+    assert (sum(part.repeats for part in found), {dict(p.sizes)["head_dim"] for p in found}) == (
+        layers,
+        {width},
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "windowed"),
+    [
+        ("olmo3", {}, 6),
+        ("cohere2", {}, 6),
+        ("starcoder2", {}, 0),
+        ("starcoder2", {"sliding_window": 8}, 8),
+        ("smollm3", {"sliding_window": 8}, 0),
+        ("smollm3", {"sliding_window": 8, "use_sliding_window": True}, 2),
+    ],
+)
+def test_layers_have_a_window_where_hugging_faces_code_gives_them_one(kind, said, windowed):
+    parts = of(kind, num_hidden_layers=8, **said).prefill().parts
+    assert sum(p.repeats for p in parts if p.layer.name == "sliding-window") == windowed
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "message"),
+    [
+        ("stablelm", {"partial_rotary_factor": 1.5}, "wanted a share of a head's width of 0 to 1, got 1.5"),
+        ("arcee", {"hidden_act": "relu3"}, r"unknown activation \(hidden_act\) 'relu3'; did you mean 'relu'"),
+        ("smollm3", {"no_rope_layers": [1, 0]}, "no_rope_layers has 2 entries for 3 layers; wanted one each"),
+        ("exaone4", {"sliding_window_pattern": "LLG"}, "sliding_window_pattern should be a whole number"),
+        ("ernie4_5_moe", {"use_bias": True}, "ernie4_5_moe: wanted experts without biases"),
+        ("mpt", {"attn_config": {"qk_ln": True}}, "configuration of mpt: qk_ln should be False, got True"),
+        ("mpt", {"attn_config": {"alibi": False}}, "configuration of mpt: alibi should be True, got False"),
+        ("mpt", {"no_bias": False}, "configuration of mpt: no_bias should be True, got False"),
+        ("hunyuan_v1_moe", {"moe_topk": [1, 2, 1], "num_experts": 4}, r"got \[1, 2, 1\]"),
+    ],
+)
+def test_values_that_change_the_computation_and_are_unknown_are_refused(kind, said, message):
+    with pytest.raises(CostmodelError, match=message) as caught:
+        _ = of(kind, **said).parameters
+    assert "\n" not in str(caught.value)
+
+
+# -- heads of keys and values ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "heads"),
+    [
+        ("falcon", {}, 1),
+        ("falcon", {"num_kv_heads": 4}, 1),  # as in Falcon-7B's configuration, whose code ignores it
+        ("falcon", {"multi_query": False}, 4),
+        ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}, 2),
+        ("gpt_bigcode", {}, 1),
+        ("gpt_bigcode", {"multi_query": False}, 4),
+        ("phi", {"num_key_value_heads": 2}, 2),
+        ("bloom", {}, 4),
+        ("gpt2", {**CLASSIC["gpt_bigcode"]}, 4),
+    ],
+)
+def test_a_token_caches_a_key_and_a_value_for_each_of_these_heads(kind, said, heads):
+    """In 3 layers, of 16 numbers in 2 bytes each."""
+    cache = of(kind, **said).cache_bytes("bf16")
+    assert cache.subs({symbol("batch"): 1, symbol("seq_kv"): 1}) == 3 * 2 * heads * 16 * 2
+
+
+# -- mixtures ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "dense"),
+    [
+        ("glm4_moe", {}, 1),
+        ("glm4_moe", {"first_k_dense_replace": 3}, 3),
+        ("ernie4_5_moe", {}, 1),
+        ("ernie4_5_moe", {"moe_layer_start_index": 2, "moe_layer_end_index": 5}, 4),
+        ("ernie4_5_moe", {"moe_layer_end_index": -1, "moe_layer_interval": 2}, 4),
+        ("hunyuan_v1_moe", {}, 0),
+        ("hunyuan_v1_dense", {"num_experts": 4, "moe_topk": 2}, 8),
+    ],
+)
+def test_layers_without_experts_are_those_of_hugging_faces_code(kind, said, dense):
+    parts = of(kind, **{"num_hidden_layers": 8, **said}).prefill().parts
+    assert sum(p.repeats for p in parts if p.layer.name == "swiglu") == dense
+
+
+# -- what halves share -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "tables"), [("stablelm", 2), ("gpt_neox", 1)])
+def test_parallel_halves_keep_their_input_once(kind, tables):
+    """Else a second half has an input of its own, and its norm, which with one norm for both is the first's.
+
+    Each is a table of d_model numbers per token, in each of 3 layers.
+    """
+    kept = [
+        evaluate(of(kind, use_parallel_residual=p).training("bf16", optimizer=None), batch=2, seq=48)
+        for p in (False, True)
+    ]
+    assert kept[0]["kept_bytes"] - kept[1]["kept_bytes"] == 3 * tables * (2 * 48) * 2 * 64
+
+
+def all_reduces(model):
+    found = parts_of(model, "between devices")
+    sums = [(dict(p.sizes)["n"], p.repeats) for p in found if p.layer.collective == "all-reduce"]
+    return {width: sum(times for n, times in sums if n == width) for width, _ in sums}
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("llama", {64: 2 * 3 + 1}),
+        ("cohere", {64: 3 + 1}),  # both halves are summed together
+        ("gpt_neox", {64: 3 + 1}),
+        ("olmo2", {64: 2 * 3 + 1, 1: 2 * 3}),  # a sum of squares for each of Q's and K's norms
+    ],
+)
+def test_devices_that_share_a_layer_sum_what_each_has_a_part_of(kind, expected):
+    assert all_reduces(of(kind).tensor_parallel(2).decode()) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "stack"),
+    [
+        ("llama", Transformer),
+        ("granite", Transformer),
+        ("arcee", Layered),
+        ("starcoder2", Layered),
+        ("cohere", Layered),
+        ("olmo2", Layered),
+        ("stablelm", Layered),
+        ("gpt_neox", Layered),
+        ("gpt_bigcode", Transformer),
+    ],
+)
+def test_only_plain_layers_are_planned_as_megatrons(kind, stack):
+    assert type(stack_of(of(kind))) is stack
