@@ -94,15 +94,15 @@ PLACES = _sizes(
     (4, 21, 2, 1, 3, 100, 60, 50),
 )
 VALUE_HEADS = _sizes(
-    "batch seq heads kv_heads head_dim",
-    (3, 7, 2, 6, 5),
-    (2, 64, 3, 3, 9),
-    (5, 130, 1, 4, 2),
-    (4, 1, 2, 4, 3),
-    (1, 8, 3, 6, 17),
-    (3, 65, 2, 2, 33),
-    (2, 200, 2, 8, 4),
-    (4, 2, 3, 6, 2),
+    "batch seq heads kv_heads head_dim value_dim",
+    (3, 7, 2, 6, 5, 4),
+    (2, 64, 3, 3, 9, 9),
+    (5, 130, 1, 4, 2, 5),
+    (4, 1, 2, 4, 3, 8),
+    (1, 8, 3, 6, 17, 33),
+    (3, 65, 2, 2, 33, 17),
+    (2, 200, 2, 8, 4, 6),
+    (4, 2, 3, 6, 2, 3),
 )
 EXPONENTIAL = _sizes(
     "batch seq hidden input heads num_layers onchip",

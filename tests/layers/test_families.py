@@ -303,14 +303,14 @@ def test_slstm_with_its_stabiliser_equals_torch_without_it():
 @pytest.mark.parametrize("chunk", [None, 1, 3, 4, 9])
 def test_gated_delta_net_token_by_token_and_by_chunks_equals_torchs(chunk):
     """S ← α S (I − β k kᵀ) + β v kᵀ (arXiv 2412.06464, eq. 10)."""
-    d, n = 3, 7
-    q, k, v = ([numbers(d, 10 * t + x, -0.5) for t in range(n)] for x in range(3))
+    d, dv, n = 3, 2, 7
+    q, k, v = ([numbers(width, 10 * t + x, -0.5) for t in range(n)] for x, width in enumerate((d, d, dv)))
     g, beta = numbers(n, 1, -0.5, 0.0), numbers(n, 2)
     rows = [counted(x) for x in (q, k, v)]
     gates = [counted(g), counted(beta)]
     found = delta.token_by_token(*rows, *gates) if chunk is None else delta.by_chunks(*rows, *gates, chunk)
     tq, tk, tv, alpha, tb = fixed(q), fixed(k), fixed(v), torch.exp(fixed(g)), fixed(beta)
-    state, wanted = torch.zeros(d, d, dtype=torch.float64), []
+    state, wanted = torch.zeros(dv, d, dtype=torch.float64), []
     for t in range(n):
         state = alpha[t] * state @ (torch.eye(d, dtype=torch.float64) - tb[t] * torch.outer(tk[t], tk[t]))
         state = state + tb[t] * torch.outer(tv[t], tk[t])

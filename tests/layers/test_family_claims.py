@@ -260,9 +260,9 @@ def test_flops_of_noncausal_linear_attention_equal_torchs(batch, heads, length, 
 
 
 @few
-@given(heads=small, chunks=st.integers(1, 3), chunk=st.integers(2, 6), d=small)
-def test_flops_of_the_chunked_delta_rule_equal_torchs(heads, chunks, chunk, d):
-    """Per token 10·C·d + 6·d²; backward 20·C·d + 12·d² + 4·C², in squares, with forward's results kept."""
+@given(heads=small, chunks=st.integers(1, 3), chunk=st.integers(2, 6), d=small, dv=small)
+def test_flops_of_the_chunked_delta_rule_equal_torchs(heads, chunks, chunk, d, dv):
+    """Per token 6·C·d + 4·C·d_v + 6·d·d_v; backward twice that and 4·C², in squares, with results kept."""
     torch = pytest.importorskip("torch")
     n = chunks * chunk
 
@@ -276,11 +276,11 @@ def test_flops_of_the_chunked_delta_rule_equal_torchs(heads, chunks, chunk, d):
             state = state + b.mT @ new
         return torch.cat([*outs, state], 1)
 
-    shapes = ((n, d), (n, d), (n, d), (n, 1), (d, d))
+    shapes = ((n, d), (n, d), (n, dv), (n, 1), (d, dv))
     there, back = flops(
         run, *(torch.empty(heads, *shape, device="meta", requires_grad=True) for shape in shapes)
     )
-    sizes = {"batch": 1, "seq": n, "heads": heads, "head_dim": d}
+    sizes = {"batch": 1, "seq": n, "heads": heads, "head_dim": d, "value_dim": dv}
     ours = [
         evaluate(get("gated-delta-net")(chunk=chunk, direction=direction, convention="torch"), **sizes)[
             "matrix_flops"

@@ -50,7 +50,13 @@ RECURRENT = {
         **GATED, "num_hidden_layers": 4, "layer_types": ["conv", "full_attention", "conv", "full_attention"],
         "num_dense_layers": 1, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
     },
+    "olmo_hybrid": {
+        **GATED, "num_hidden_layers": 4, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+        "linear_key_head_dim": 12, "linear_value_head_dim": 16, "pad_token_id": 0,
+    },
 }  # fmt: skip
+#: Positions of a sequence that a fallback's chunks divide; 40 for the others.
+LENGTHS = {"olmo_hybrid": 128}
 
 
 def convolved(batch, channels, kernel):
@@ -73,6 +79,17 @@ def chunked(batch, seq, heads, width, state, groups, chunk):
     return scores + passed + convolved(batch, heads * width + 2 * groups * state, 4)
 
 
+def by_delta_rules(batch, seq, keys, values, width, value_width):
+    """Return what torch counts more, or less, for a gated delta net, in chunks of 64.
+
+    It repeats keys for each value head before KKᵀ and QKᵀ. W and U come from a triangular system, whose
+    solution torch does not count.
+    """
+    repeated = 4 * batch * seq * 64 * width * (values - keys)
+    solved = 2 * batch * seq * 64 * values * (width + value_width)
+    return repeated - solved + convolved(batch, 2 * keys * width + values * value_width, 4)
+
+
 #: FLOPs of a forward pass that torch counts and that the kernels do not have, of `batch` and `seq`.
 FALLBACKS = {
     "mamba": lambda b, n: 3 * scanned(b, n, 128, 8),
@@ -87,4 +104,5 @@ FALLBACKS = {
     "zamba2": lambda b, n: 5 * chunked(b, n, 8, 16, 16, 2, 20),
     "lfm2": lambda b, n: 3 * convolved(b, 64, 3),
     "lfm2_moe": lambda b, n: 2 * convolved(b, 64, 3),
+    "olmo_hybrid": lambda b, n: 3 * by_delta_rules(b, n, 2, 4, 12, 16),
 }

@@ -284,11 +284,11 @@ def test_experts_of_width_zero_or_zero_per_token_are_refused(name):
         _ = from_config({"model_type": "qwen2_moe", **figures}).parameters
 
 
-def test_delta_rules_with_a_non_square_state_are_refused():
-    """Before, they were counted with the width of a key's head."""
+def test_states_of_a_delta_rule_are_as_wide_as_keys_and_values():
+    """Of six layers five have four value heads with keys of 16, one caches 2 × 16 keys."""
     model = from_config({"model_type": "qwen3_next", **NEXT, "linear_value_head_dim": 32})
-    with pytest.raises(CostmodelError, match=r"linear_value_head_dim should be .* 16, got 32"):
-        _ = model.parameters
+    state, convolved = 4 * 4 * 16 * 32, 2 * 3 * (2 * 2 * 16 + 4 * 32)
+    assert at(model.cache_bytes("bf16"), batch=1, seq_kv=10) == 5 * (state + convolved) + 10 * 2 * 2 * 16 * 2
 
 
 def test_active_parameters_of_mixtures_are_as_published():

@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 from configurations import FAMILIES, GATED, SMALL
-from recurrences import FALLBACKS, RECURRENT
+from recurrences import FALLBACKS, LENGTHS, RECURRENT
 
 from costmodel import evaluate
 from costmodel.models import available, from_config, load
@@ -173,7 +173,7 @@ def test_saved_configurations_mean_the_same_model(name):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_flops_of_a_forward_pass_equal_torchs_count(name):
     figures, kind = figures_for(name), name.partition("/")[0]
-    batch, seq = 2, 40
+    batch, seq = 2, LENGTHS.get(name, 40)
     module = build(figures, "cpu").eval()
     tokens = torch.zeros(batch, seq, dtype=torch.long)
     inputs = {"input_ids": tokens}
