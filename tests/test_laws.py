@@ -141,9 +141,9 @@ def test_each_further_layer_of_a_stack_adds_the_same(layer, data):
 
 #: Layers that compute nothing again backward, as others do scores, states or everything.
 TWICE = (
-    "dense-attention", "rnn", "lstm", "gru", "slstm", "min-gru", "min-lstm", "qrnn", "sru", "matmul", "conv",
-    "feed-forward", "swiglu", "moe", "expert-parallel", "linformer", "logits", "eager-transformer",
-    "ring-self-attention",
+    "dense-attention", "rnn", "lstm", "gru", "slstm", "min-gru", "min-lstm", "qrnn", "sru", "rg-lru",
+    "matmul", "conv", "feed-forward", "swiglu", "moe", "expert-parallel", "linformer", "logits",
+    "eager-transformer", "ring-self-attention",
 )  # fmt: skip
 
 

@@ -85,6 +85,7 @@ def seconds(
     heads: ArrayLike,
     value_heads: ArrayLike,
     head_dim: ArrayLike = 128.0,
+    value_dim: ArrayLike | None = None,
     dtype: str = "bf16",
     kernel: str = "fused",
 ) -> Estimate:
@@ -92,8 +93,9 @@ def seconds(
 
     Parameters
     ----------
-    batch, seq, heads, value_heads, head_dim : array_like
-        Sizes. Query/key heads and value heads may differ. In decode ``seq`` is usually 1; further tokens are
+    batch, seq, heads, value_heads, head_dim, value_dim : array_like
+        Sizes. Query/key heads and value heads may differ, and their widths (`value_dim` is by default
+        `head_dim`, as in all that was measured). In decode ``seq`` is usually 1; further tokens are
         dependent steps (their latency is not fitted).
     dtype : str
         Format of q, k, v and o; the state is fp32.
@@ -103,9 +105,9 @@ def seconds(
     Returns
     -------
     Estimate
-        Terms ``matrix:<dtype>``, ``hbm``, ``depth`` (sequential chunks), ``launch``. The arithmetic is 10·C·d
-        + 6·d² FLOP per token and value head (C tokens per chunk; formulas of section 4 of the paper, without
-        the triangular solve).
+        Terms ``matrix:<dtype>``, ``hbm``, ``depth`` (sequential chunks), ``launch``. The arithmetic is
+        6·C·d + 4·C·d_v + 6·d·d_v FLOP per token and value head (C tokens per chunk; formulas of section 4 of
+        the paper, without the triangular solve).
 
     Raises
     ------
@@ -115,10 +117,12 @@ def seconds(
     if kernel not in KERNELS:
         raise unknown_name("delta-net kernel", kernel, KERNELS)
     c = filled(CONSTANTS, constants)
-    batch, seq, heads, value_heads, head_dim = as_rows(batch, seq, heads, value_heads, head_dim)
+    value_dim = head_dim if value_dim is None else value_dim
+    sizes = as_rows(batch, seq, heads, value_heads, head_dim, value_dim)
+    batch, seq, heads, value_heads, head_dim, value_dim = sizes
     width = dtypes.dtype(dtype).bytes
-    states = batch * value_heads * head_dim**2 * _STATE_BYTES
-    values = batch * seq * value_heads * head_dim * width
+    states = batch * value_heads * head_dim * value_dim * _STATE_BYTES
+    values = batch * seq * value_heads * value_dim * width
     compulsory = 2 * values + 2 * batch * seq * heads * head_dim * width + 2 * states
     bandwidth = device.hbm_bandwidth * c["bandwidth_share"]
     cached = device.units * device.clock_hz * c["cache_bytes"]
@@ -138,7 +142,7 @@ def seconds(
 
     chunks = np.ceil(seq / _CHUNK)
     blocks = batch * value_heads / device.units
-    flops = batch * seq * value_heads * (10 * _CHUNK * head_dim + 6 * head_dim**2)
+    flops = batch * seq * value_heads * (_CHUNK * (6 * head_dim + 4 * value_dim) + 6 * head_dim * value_dim)
     matrix = flops / device.product_peak(dtype)
     solve = c["token_cycles"] * cycle * np.minimum(seq, _CHUNK)
     walk = (c["block_cycles"] + chunks * c["chunk_cycles"]) * cycle

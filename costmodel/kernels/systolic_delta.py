@@ -29,6 +29,7 @@ def seconds(
     heads: ArrayLike,
     value_heads: ArrayLike,
     head_dim: ArrayLike = 128.0,
+    value_dim: ArrayLike | None = None,
     dtype: str = "bf16",
     kernel: str = "chunked",
 ) -> Estimate:
@@ -44,16 +45,19 @@ def seconds(
     """
     if kernel not in _KERNELS:
         raise unknown_name("delta-net kernel", kernel, _KERNELS)
-    batch, seq, heads, value_heads, head_dim = as_arrays(batch, seq, heads, value_heads, head_dim)
+    value_dim = head_dim if value_dim is None else value_dim
+    sizes = as_arrays(batch, seq, heads, value_heads, head_dim, value_dim)
+    batch, seq, heads, value_heads, head_dim, value_dim = sizes
     width = dtypes.dtype(dtype).bytes
-    states = batch * value_heads * head_dim**2 * _STATE_BYTES
-    traffic = 2 * batch * seq * (heads + value_heads) * head_dim * width + states
+    states = batch * value_heads * head_dim * value_dim * _STATE_BYTES
+    traffic = 2 * batch * seq * (heads * head_dim + value_heads * value_dim) * width + states
     if kernel == "decode":
-        arithmetic = 7 * batch * seq * value_heads * head_dim**2
+        arithmetic = 7 * batch * seq * value_heads * head_dim * value_dim
         answer = roofline(device, constants, "fp32", arithmetic, traffic + states, engine="vector")
         return in_turn(device, answer, seq - 1)
     chunks = np.ceil(seq / _CHUNK)
-    side, depth = padded(head_dim, device.array_side), padded(_CHUNK, device.array_side)
-    # QKᵀ, KKᵀ, W, U and A·V: C × C × d; W·S, Q·S and the state's update: C × d × d.
-    flops = 2 * batch * value_heads * chunks * _CHUNK * (5 * depth * side + 3 * side**2)
+    key, value = padded(head_dim, device.array_side), padded(value_dim, device.array_side)
+    depth = padded(_CHUNK, device.array_side)
+    # QKᵀ, KKᵀ and W: C × C × d; U and A·V: C × C × d_v; W·S, Q·S and the state's update: C × d × d_v.
+    flops = 2 * batch * value_heads * chunks * _CHUNK * (depth * (3 * key + 2 * value) + 3 * key * value)
     return in_turn(device, roofline(device, constants, dtype, flops, traffic), chunks)

@@ -41,6 +41,10 @@ class Gates:
         The same, backward.
     step, step_back : int
         Dependent operations of one step of the scan, forward and backward.
+    special_back : int
+        Pointwise arithmetic backward on the special-function units [FLOP], of values computed again.
+    least_back : int
+        Dependent operations backward however short the sequence is: those that wait for no gradient.
     """
 
     matrices: int
@@ -55,6 +59,8 @@ class Gates:
     after_back: int
     step: int = COMBINE_DEPTH
     step_back: int = COMBINE_DEPTH
+    special_back: int = 0
+    least_back: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,37 +136,47 @@ class _ElementwiseRecurrent(Layer):
         return 0
 
     @property
+    def vectors(self) -> int:
+        """Number of learned vectors besides biases."""
+        return self.peepholes
+
+    @property
+    def blocks(self) -> sp.Expr:
+        """Number of blocks on the diagonal of each matrix; outside of them it is zero."""
+        return ONE
+
+    @property
     def biases(self) -> int:
         """Number of bias vectors of one layer."""
         return self.cell.biased if self.bias else 0
 
     def parameters(self) -> sp.Expr:
-        """Σ_l (matrices · taps · I_l · H), biases and peepholes."""
+        """Σ_l (matrices · taps · I_l · H) over the number of blocks, biases and other vectors."""
         cell = self.cell
         weights = sum(cell.matrices * self.taps * width * H * count for _, width, count in self._layers())
-        return weights + L * H * (self.biases + self.peepholes)
+        return weights / self.blocks + L * H * (self.biases + self.vectors)
 
     # -- phases ----------------------------------------------------------------------------
 
     def _products(self, role: str) -> list[Phase]:
         """Return the products over all positions, for each layer: forward, or one of their gradients."""
-        phases, w = [], self.bytes
+        phases, w, g = [], self.bytes, self.blocks
         for which, width, count in self._layers():
             inner, outer = self.taps * width, self.cell.matrices * H
             if role == "input product":
-                phase = gemm(self, f"{role}, {which}", m=B * T, n=outer, k=inner)
+                phase = gemm(self, f"{role}, {which}", m=B * T, n=outer / g, k=inner / g, batch=g)
                 # Overlapping windows are read once for all positions; generation reads earlier taps again.
                 positions = T + self.taps - 1 if self.generation else T
                 # The stacked layers reuse one buffer.
                 place = w * B * T * outer if count == ONE else ZERO
-                phase = replace(phase, read=w * (B * positions * width + inner * outer), workspace=place)
+                phase = replace(phase, read=w * (B * positions * width + inner * outer / g), workspace=place)
             elif role == "input gradient":
-                phase = gemm(self, f"{role}, {which}", m=B * T, n=inner, k=outer)
+                phase = gemm(self, f"{role}, {which}", m=B * T, n=inner / g, k=outer / g, batch=g)
                 # The highway's gradient is already in memory, and is read.
                 read = phase.read + self.skips * w * B * T * width
                 phase = replace(phase, read=read, write=w * B * T * width)
             else:
-                phase = gemm(self, f"{role}, {which}", m=outer, n=inner, k=B * T)
+                phase = gemm(self, f"{role}, {which}", m=outer / g, n=inner / g, k=B * T, batch=g)
                 # The bias gradients are summed while the product reads the gate gradients.
                 sums = {("vector", self.accumulate): B * T * H * self.biases} if self.biases else {}
                 phase = replace(
@@ -181,8 +197,9 @@ class _ElementwiseRecurrent(Layer):
         back = "backward" in name
         # Backward starts at the end, where the first step has no gradient to wait for.
         waits = steps - 1 if back and self.algorithm == "sequential" else steps
-        # Parameter vectors: forward reads all; backward reads the peepholes and writes their gradients.
-        read_once = self.peepholes + (0 if back else self.biases)
+        # Forward reads all learned vectors; backward reads all but biases, and writes their gradients.
+        read_once = self.vectors + (0 if back else self.biases)
+        depth = waits * step + around
         return replace(
             scan_phase(
                 self,
@@ -192,8 +209,8 @@ class _ElementwiseRecurrent(Layer):
                 vector=lanes * (flops + T * vector),
                 special=lanes * T * special,
                 read=w * (lanes * T * reads + H * read_once),
-                write=w * (lanes * T * writes + (H * self.peepholes if back else 0)),
-                pram_depth=waits * step + around,
+                write=w * (lanes * T * writes + (H * self.vectors if back else 0)),
+                pram_depth=sp.Max(self.cell.least_back, depth) if back and self.cell.least_back else depth,
                 # Backward also holds the gate gradients. A stack holds one more sequence, between two layers.
                 workspace=w * lanes * T * (sp.Min(1, L - 1) + (self.cell.matrices if back else 0)),
             ),
@@ -225,7 +242,7 @@ class _ElementwiseRecurrent(Layer):
             reads=cell.kept + 1 + self.skips,
             writes=cell.matrices + self.skips,
             vector=cell.vector_back,
-            special=0,
+            special=cell.special_back,
             step=cell.step_back,
             around=cell.before_back + cell.after_back,
         )

@@ -22,6 +22,7 @@ _CALLED: dict[tuple[str, ...], tuple[str, ...]] = {
     ("memory-pass",): ("copy", "cast", "concat", "memcpy"),
     ("mamba-2",): ("ssd", "mamba2"),
     ("mamba", "mamba-2"): ("ssm", "s6", "selectivescan"),
+    ("rg-lru",): ("rglru", "lru", "griffin", "hawk"),
     ("long-convolution",): ("s4", "fftconv", "flashfftconv", "longconv"),
     ("hyena", "long-convolution"): ("h3", "hyenaoperator", "stripedhyena"),
     ("gated-delta-net",): ("gdn", "deltanet", "gateddeltanet"),

@@ -15,7 +15,7 @@ from costmodel.layers._base import Layer
 from costmodel.layers._scan import scan_phase
 from costmodel.symbols import CeilLog2, ChunkPairs, ceil_div, symbols, tree_depth
 
-B, N, HK, HV, D = symbols("batch seq heads kv_heads head_dim")
+B, N, HK, HV, D, DV = symbols("batch seq heads kv_heads head_dim value_dim")
 FORMS = ("chunked", "recurrent")
 STATE_BYTES = 4
 
@@ -25,11 +25,12 @@ class GatedDeltaNet(Layer):
     """The core of a gated delta net: S ← α S (I − β k kᵀ) + β v kᵀ, o = S q, for each value head.
 
     `heads` is the number of query and key heads, `kv_heads` that of value heads, each of which has a
-    d × d state in fp32. Projections, convolution and gates are other layers.
+    d_v × d state in fp32. Projections, convolution and gates are other layers.
 
     In chunks of c_i tokens there are P = Σ c_i(c_i + 1)/2 pairs of a token with itself or an earlier one, and
     P − n below the diagonal. KKᵀ and QKᵀ take 2(2P − n)·d FLOP per key head; per value head, W and U take
-    4(P − n)·d, A·V takes 2P·d, and the products with the state 6·n·d². Kernels compute whole chunks.
+    2(P − n)·(d + d_v), A·V takes 2P·d_v, and the products with the state 6·n·d·d_v. Kernels compute whole
+    chunks.
 
     Parameters
     ----------
@@ -46,7 +47,7 @@ class GatedDeltaNet(Layer):
     source: ClassVar[str] = "Yang et al., arXiv 2412.06464, eq. 8–10; arXiv 2406.06484 (chunked form)"
     not_counted: ClassVar[str] = "projections, convolution, output gate and norm; L2-normalisation of q and k"
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "heads", "head_dim")
-    defaults: ClassVar[dict[str, str | int]] = {"kv_heads": "heads"}
+    defaults: ClassVar[dict[str, str | int]] = {"kv_heads": "heads", "value_dim": "head_dim"}
     meanings: ClassVar[Mapping[str, str]] = {
         "heads": "query and key heads",
         "kv_heads": "value heads, a multiple of heads",
@@ -98,13 +99,13 @@ class GatedDeltaNet(Layer):
     def _solved(self) -> sp.Expr:
         """W = T(βK) and U = T(βV) over all value heads; T's diagonal is 1 [FLOP]. ``torch``: full squares."""
         torch = self.convention == "torch"
-        return 4 * B * HV * D * (2 * self.pairs - N if torch else self.pairs - N)
+        return 2 * B * HV * (D + DV) * (2 * self.pairs - N if torch else self.pairs - N)
 
     @property
     def _products(self) -> sp.Expr:
         """Products of the chunked form [FLOP]: scores, W and U, A·V, W·S, Q·S, the state update."""
         seen = 2 * self.pairs - N if self.convention == "torch" else self.pairs
-        return self._scores + self._solved + 2 * B * HV * D * seen + 6 * B * HV * N * D**2
+        return self._scores + self._solved + 2 * B * HV * DV * seen + 6 * B * HV * N * D * DV
 
     @property
     def _last(self) -> sp.Expr:
@@ -143,7 +144,8 @@ class GatedDeltaNet(Layer):
         dK (a product and a sum), and the decay's gradient: q·dq − k·dk, summed from the end.
         """
         longest = tree_depth(sp.Min(self.chunk, N))
-        after = 2 * tree_depth(D) + 1 + 2 * longest + 1 + longest + 1
+        wider = sp.Max(tree_depth(D), tree_depth(DV))
+        after = tree_depth(DV) + wider + 1 + 2 * longest + 1 + longest + 1
         gates = tree_depth(D) + 1 + CeilLog2(N)
         return self._forward_depth + self._walk_depth + after + gates
 
@@ -151,7 +153,7 @@ class GatedDeltaNet(Layer):
         """One kernel; for the chunked form, it stands for the few that run."""
         chunked = self.form == "chunked"
         heads = B * HV
-        state = heads * D * D * STATE_BYTES
+        state = heads * D * DV * STATE_BYTES
         io = self.tensors()
         if chunked:
             # The inverse; the masks of two matrices; the weighted keys.
@@ -162,9 +164,9 @@ class GatedDeltaNet(Layer):
             }
             steps, read, write = self.chunks, io.inputs, io.outputs + state
         else:
-            # Per token: decay d², S k 2d², β(v − Sk) 2d, adding the outer product 2d², S q 2d².
+            # Per token: decay d·d_v, S k twice that, β(v − Sk) 2d_v, the outer product added and S q, 4d·d_v.
             flops = {
-                ("vector", self.accumulate): heads * N * (7 * D**2 + 2 * D),
+                ("vector", self.accumulate): heads * N * (7 * D * DV + 2 * DV),
                 ("special", self.accumulate): heads * N,
             }
             steps, read, write = N, io.inputs + state, io.outputs + state
@@ -173,7 +175,7 @@ class GatedDeltaNet(Layer):
                 name="delta rule",
                 kernel="delta",
                 op="gdn_chunk_prefill" if chunked else "gdn_recurrent_decode",
-                sizes={"batch": B, "seq": N, "heads": HK, "value_heads": HV, "head_dim": D},
+                sizes={"batch": B, "seq": N, "heads": HK, "value_heads": HV, "head_dim": D, "value_dim": DV},
                 options={"dtype": self.dtype, "kernel": "chunked" if chunked else "decode"},
                 flops=flops,
                 read=read,
@@ -186,7 +188,7 @@ class GatedDeltaNet(Layer):
     def backward(self) -> tuple[Phase, ...]:
         """One phase for the kernels of the chunked form: recomputation, and all gradients.
 
-        Recomputed are KKᵀ, QKᵀ, W and U; W S and the states, 4·d² per token; and the inverse. Each forward
+        Recomputed are KKᵀ, QKᵀ, W and U; W S and the states, 4·d·d_v per token; and the inverse. Each forward
         product has two gradient products; the inverse's gradient −Tᵀ dT Tᵀ takes 2(c³ − c)/3 per chunk below
         the diagonal. Two matrices and their gradients are masked. Per token, weighting the keys again and
         back takes 2·d, β's gradient 2·d, the decay's, q·dq − k·dk, 4·d. ``torch`` keeps what is recomputed
@@ -194,8 +196,8 @@ class GatedDeltaNet(Layer):
         """
         heads, io = B * HV, self.tensors()
         chunks, cubes = self.chunks, self._cubes
-        states = 2 * heads * chunks * D * D * STATE_BYTES  # S and dS, from the walk to the kernels after it
-        again = self._scores + self._solved + 4 * heads * N * D**2
+        states = 2 * heads * chunks * D * DV * STATE_BYTES  # S and dS, from the walk to the kernels after it
+        again = self._scores + self._solved + 4 * heads * N * D * DV
         of_inverse = heads * 2 * (cubes - N) / 3
         if self.convention == "torch":
             again, of_inverse = ZERO, heads * 4 * cubes
@@ -218,10 +220,10 @@ class GatedDeltaNet(Layer):
     def tensors(self) -> Tensors:
         """Q, K, V and the two gates in, O out; when decoding, the state, updated in place."""
         tokens = B * N
-        state = B * HV * D * D * STATE_BYTES
+        state = B * HV * D * DV * STATE_BYTES
         return Tensors(
-            inputs=self.bytes * tokens * (2 * HK * D + HV * D + 2 * HV),
-            outputs=self.bytes * tokens * HV * D,
+            inputs=self.bytes * tokens * (2 * HK * D + HV * DV + 2 * HV),
+            outputs=self.bytes * tokens * HV * DV,
             updated=ZERO if self.form == "chunked" else state,
         )
 

@@ -7,9 +7,10 @@ prefill), or one new token against what is cached (decode).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import sympy as sp
 
@@ -100,6 +101,20 @@ def repeated(parts: Iterable[Part], times: Size) -> Stack:
     return Stack(tuple(parts), sp.sympify(times))
 
 
+def stacks(kinds: Iterable[tuple[Any, ...]], layer: Callable[..., Iterable[Part]]) -> Iterator[Stack]:
+    """Yield one stack for each kind of layer, in the order in which the kinds first occur.
+
+    Parameters
+    ----------
+    kinds : iterable of tuple, or Counter
+        The kind of every layer, or the number of layers of each kind.
+    layer : callable
+        Returns the parts of a layer; its arguments are the kind's.
+    """
+    for kind, count in Counter(kinds).items():
+        yield repeated(layer(*kind), count)
+
+
 def with_extra(part: Part, numbers: Size) -> Part:
     """Return the part with more learned numbers: biases, gains, mixing weights, position tables."""
     return dataclasses.replace(part, extra=part.extra + numbers)
@@ -142,6 +157,13 @@ def gate(use: Use, name: str, width: Size) -> Part:
     return pointwise(use, name, "silu-and-mul", width)
 
 
+def convolution(use: Use, channels: Size, kernel: int, *, bias: bool = False) -> Part:
+    """Return a short causal convolution of each channel; in decoding, with the positions that it keeps."""
+    layer = use.layer("causal-conv1d", decode=use.decoding)
+    part = Part.of("convolution", layer, **use.tokens, d_model=channels, k=kernel)
+    return with_extra(part, channels if bias else 0)
+
+
 def state(use: Use, name: str, numbers: Size) -> Part:
     """Return a recurrent state of `numbers` fp32 numbers per sequence, read and written in place."""
     return Part.of(name, StateUpdate(dtype=use.around), batch=B, hidden=numbers)
@@ -174,6 +196,7 @@ def experts(
     top_k: int,
     *,
     function: str = "silu",
+    plain: bool = False,
     shared: int = 0,
     gated: bool = False,
     extra: int = 0,
@@ -188,6 +211,8 @@ def experts(
         Width of the model and of an expert; number of experts; experts per token.
     function : str
         Activation of the experts.
+    plain : bool
+        Whether experts have two products, up and down, and no gate.
     shared : int
         Width of the shared expert; 0: none.
     gated : bool
@@ -205,11 +230,11 @@ def experts(
             f"experts: wanted a width and experts per token of at least 1, got {width} and {top_k} of {count}"
         )
     alike, odd = divmod(shared, width)
-    layer = use.layer("moe", activation=function, shared=0 if odd else alike)
+    layer = use.layer("moe", activation=function, gated=not plain, shared=0 if odd else alike)
     part = Part.of("experts", layer, **use.tokens, d_model=d_model, d_ff=width, experts=count, top_k=top_k)
     yield with_extra(part, extra)
     if odd:
-        yield feed_forward(use, d_model, shared, function, gated=True, name="shared expert")
+        yield feed_forward(use, d_model, shared, function, gated=not plain, name="shared expert")
     if gated:
         yield keeping(linear(use, "shared expert gate", d_model, 1), 0)  # the router keeps the same input
 

@@ -179,7 +179,9 @@ def _unknown(kind: object, config: Mapping[str, Any]) -> UnknownNameError:
     config = {**config, "model_type": kind or "the one to give"}
     lacking = {known: _fields.missing(config, family.fields) for known, family in by_type().items()}
     if kind:
-        near = difflib.get_close_matches(str(kind), lacking, n=5, cutoff=0.6)
+        # A longer name is another architecture's: Falcon Mamba is no Falcon.
+        names = [known for known in lacking if not known.startswith(f"{kind}_")]
+        near = difflib.get_close_matches(str(kind), names, n=5, cutoff=0.6)
     else:  # its classes are named like its type: Qwen2MoeForCausalLM is of qwen2_moe, the longest such name
         classes = str(config.get("architectures")).lower().lstrip("['")
         near = sorted((k for k in lacking if classes.startswith(k.replace("_", ""))), key=len)[-1:]

@@ -25,6 +25,15 @@ GATED = _sizes(
     (6, 1, 4, 3, 2, 7, 5),
 )
 SAME_WIDTH = tuple(sizes | {"input": sizes["hidden"]} for sizes in GATED)
+BLOCKWISE = _sizes(
+    "batch seq hidden heads num_layers block",
+    (3, 5, 6, 2, 2, 3),
+    (2, 8, 15, 5, 3, 4),
+    (5, 9, 4, 1, 4, 12),
+    (4, 7, 6, 3, 1, 2),
+    (2, 3, 8, 4, 2, 3),
+    (6, 1, 4, 2, 2, 5),
+)
 SCAN = _sizes("batch seq hidden block", (3, 8, 5, 3), (2, 17, 3, 4), (5, 7, 2, 9), (4, 1, 3, 5))
 HEADS = _sizes(
     "batch seq heads head_dim value_dim state features rank block",
@@ -85,15 +94,15 @@ PLACES = _sizes(
     (4, 21, 2, 1, 3, 100, 60, 50),
 )
 VALUE_HEADS = _sizes(
-    "batch seq heads kv_heads head_dim",
-    (3, 7, 2, 6, 5),
-    (2, 64, 3, 3, 9),
-    (5, 130, 1, 4, 2),
-    (4, 1, 2, 4, 3),
-    (1, 8, 3, 6, 17),
-    (3, 65, 2, 2, 33),
-    (2, 200, 2, 8, 4),
-    (4, 2, 3, 6, 2),
+    "batch seq heads kv_heads head_dim value_dim",
+    (3, 7, 2, 6, 5, 4),
+    (2, 64, 3, 3, 9, 9),
+    (5, 130, 1, 4, 2, 5),
+    (4, 1, 2, 4, 3, 8),
+    (1, 8, 3, 6, 17, 33),
+    (3, 65, 2, 2, 33, 17),
+    (2, 200, 2, 8, 4, 6),
+    (4, 2, 3, 6, 2, 3),
 )
 EXPONENTIAL = _sizes(
     "batch seq hidden input heads num_layers onchip",
@@ -124,6 +133,10 @@ def _recurrent() -> Options:
         yield "sru", {"peephole": peephole, "highway": highway, "bias": bias}, points
     yield "sru", {"peephole": False, "algorithm": "chunked"}, SAME_WIDTH
     yield "sru", {"generation": True}, SAME_WIDTH
+    for options in ({}, {"bias": False}, {"generation": True}):
+        yield "rg-lru", options, BLOCKWISE
+    for algorithm in ALGORITHMS[1:]:
+        yield "rg-lru", {"algorithm": algorithm}, BLOCKWISE
     for bias, both in product((True, False), (False, True)):
         yield "slstm", {"bias": bias, "bidirectional": both}, EXPONENTIAL
     yield "slstm", {"convention": "torch"}, EXPONENTIAL

@@ -57,6 +57,11 @@ def cell_in_torch(cell, pre, x, biases, v, h):
             z, f, o = torch.tanh(p[0] + biases[0]), s(p[1] + biases[1]), s(p[2] + biases[2])
             h = f * h + (1 - f) * z
             out.append(o * h)
+        elif cell == "rg-lru":
+            r, i = s(p[0] + biases[0]), s(p[1] + biases[1])
+            a = torch.exp(v[0] * r)
+            h = a * h + torch.sqrt(1 - a**2) * (i * x[t])
+            out.append(h)
         else:
             f, r = s(p[1] + biases[0] + v[0] * h), s(p[2] + biases[1] + v[1] * h)
             h = f * h + (1 - f) * p[0]
@@ -74,7 +79,7 @@ def test_gated_cells_equal_torchs_values_and_gradients(cell, peephole):
     xs, dh, biases = numbers(STEPS, 7), numbers(STEPS, 8), numbers(gated.BIASED[cell], 9)
     v = (0.4, -0.3) if peephole else None
     pre_t, x_t, h_t = tensor(pre), tensor(xs), tensor(0.3)
-    v_t = tensor(v or (0.0, 0.0))
+    v_t = tensor((gated.SLOPE,) if cell == "rg-lru" else v or (0.0, 0.0))
     out = cell_in_torch(cell, pre_t, x_t, biases, v_t, h_t)
     (out * fixed(dh)).sum().backward()
 
@@ -91,8 +96,10 @@ def test_gated_cells_equal_torchs_values_and_gradients(cell, peephole):
         extras.insert(0, extra)
     close(gates, pre_t.grad)
     close([carried], h_t.grad)
-    if cell == "sru":
+    if cell in ("sru", "rg-lru"):
         close([e[0] for e in extras], x_t.grad)
+    if cell == "rg-lru":
+        assert sum(e[1].value for e in extras) == pytest.approx(v_t.grad.item())
     if peephole:
         assert [sum(e[i].value for e in extras) for i in (1, 2)] == pytest.approx(v_t.grad.tolist())
 
@@ -296,14 +303,14 @@ def test_slstm_with_its_stabiliser_equals_torch_without_it():
 @pytest.mark.parametrize("chunk", [None, 1, 3, 4, 9])
 def test_gated_delta_net_token_by_token_and_by_chunks_equals_torchs(chunk):
     """S ← α S (I − β k kᵀ) + β v kᵀ (arXiv 2412.06464, eq. 10)."""
-    d, n = 3, 7
-    q, k, v = ([numbers(d, 10 * t + x, -0.5) for t in range(n)] for x in range(3))
+    d, dv, n = 3, 2, 7
+    q, k, v = ([numbers(width, 10 * t + x, -0.5) for t in range(n)] for x, width in enumerate((d, d, dv)))
     g, beta = numbers(n, 1, -0.5, 0.0), numbers(n, 2)
     rows = [counted(x) for x in (q, k, v)]
     gates = [counted(g), counted(beta)]
     found = delta.token_by_token(*rows, *gates) if chunk is None else delta.by_chunks(*rows, *gates, chunk)
     tq, tk, tv, alpha, tb = fixed(q), fixed(k), fixed(v), torch.exp(fixed(g)), fixed(beta)
-    state, wanted = torch.zeros(d, d, dtype=torch.float64), []
+    state, wanted = torch.zeros(dv, d, dtype=torch.float64), []
     for t in range(n):
         state = alpha[t] * state @ (torch.eye(d, dtype=torch.float64) - tb[t] * torch.outer(tk[t], tk[t]))
         state = state + tb[t] * torch.outer(tv[t], tk[t])

@@ -51,6 +51,8 @@ def test_a_separable_convolution_over_all_positions_costs_a_transformer_layer():
         ("min-gru", {}, "O(n)"),
         ("min-gru", {"algorithm": "kogge-stone"}, "O(log n)"),
         ("sru", {}, "O(n)"),
+        ("rg-lru", {}, "O(n)"),
+        ("rg-lru", {"algorithm": "kogge-stone"}, "O(log n)"),
         ("min-lstm", {"algorithm": "brent-kung"}, "O(log n)"),
         ("slstm", {}, "O(n)"),
         ("mamba", {"algorithm": "blelloch"}, "O(log n)"),
@@ -68,6 +70,7 @@ LINEAR_IN_LENGTH = [
     for name in ("retnet", "gla", "mlstm", "mamba-2", "mamba", "rwkv", "gated-delta-net", "performer")
     for options in ({}, {"direction": "fwd+bwd"})
 ] + [("linear-attention", {"causal": True}), ("linformer", {}), ("min-gru", {}), ("qrnn", {}), ("slstm", {})]
+LINEAR_IN_LENGTH += [("rg-lru", {}), ("rg-lru", {"direction": "fwd+bwd"})]
 
 
 @pytest.mark.parametrize(("name", "options"), LINEAR_IN_LENGTH)
@@ -257,9 +260,9 @@ def test_flops_of_noncausal_linear_attention_equal_torchs(batch, heads, length, 
 
 
 @few
-@given(heads=small, chunks=st.integers(1, 3), chunk=st.integers(2, 6), d=small)
-def test_flops_of_the_chunked_delta_rule_equal_torchs(heads, chunks, chunk, d):
-    """Per token 10·C·d + 6·d²; backward 20·C·d + 12·d² + 4·C², in squares, with forward's results kept."""
+@given(heads=small, chunks=st.integers(1, 3), chunk=st.integers(2, 6), d=small, dv=small)
+def test_flops_of_the_chunked_delta_rule_equal_torchs(heads, chunks, chunk, d, dv):
+    """Per token 6·C·d + 4·C·d_v + 6·d·d_v; backward twice that and 4·C², in squares, with results kept."""
     torch = pytest.importorskip("torch")
     n = chunks * chunk
 
@@ -273,11 +276,11 @@ def test_flops_of_the_chunked_delta_rule_equal_torchs(heads, chunks, chunk, d):
             state = state + b.mT @ new
         return torch.cat([*outs, state], 1)
 
-    shapes = ((n, d), (n, d), (n, d), (n, 1), (d, d))
+    shapes = ((n, d), (n, d), (n, dv), (n, 1), (d, dv))
     there, back = flops(
         run, *(torch.empty(heads, *shape, device="meta", requires_grad=True) for shape in shapes)
     )
-    sizes = {"batch": 1, "seq": n, "heads": heads, "head_dim": d}
+    sizes = {"batch": 1, "seq": n, "heads": heads, "head_dim": d, "value_dim": dv}
     ours = [
         evaluate(get("gated-delta-net")(chunk=chunk, direction=direction, convention="torch"), **sizes)[
             "matrix_flops"
@@ -324,6 +327,36 @@ def test_flops_and_parameters_of_min_gru_equal_torchs(batch, length, into, width
     found, counts = torch_counts("min-gru", sizes)
     assert found == flops(run, x)
     assert counts[0]["parameters"] == sum(p.numel() for linear in stack for p in linear.parameters())
+
+
+@few
+@given(batch=small, length=small, blocks=small, width=small)
+def test_flops_and_parameters_of_rg_lru_equal_torchs(batch, length, blocks, width):
+    """Both gates as products with block-diagonal matrices (Griffin, arXiv 2402.19427, §2.4)."""
+    torch = pytest.importorskip("torch")
+    weights = [torch.empty(blocks, width, width, device="meta", requires_grad=True) for _ in range(2)]
+    biases = [torch.empty(blocks, 1, width, device="meta", requires_grad=True) for _ in range(2)]
+    decay = torch.empty(blocks * width, device="meta", requires_grad=True)
+
+    def run(x):
+        rows = x.reshape(batch * length, blocks, width).transpose(0, 1)
+        r, i = (torch.sigmoid(torch.baddbmm(b, rows, w)) for b, w in zip(biases, weights, strict=True))
+        return torch.exp(r.transpose(0, 1).reshape(x.shape) * decay) + i.transpose(0, 1).reshape(x.shape) * x
+
+    x = torch.empty(batch, length, blocks * width, device="meta", requires_grad=True)
+    found, counts = torch_counts(
+        "rg-lru", {"batch": batch, "seq": length, "hidden": blocks * width, "heads": blocks}
+    )
+    assert found == flops(run, x)
+    assert counts[0]["parameters"] == sum(p.numel() for p in (*weights, *biases, decay))
+
+
+def test_pointwise_flops_of_rg_lru_are_those_of_its_equations():
+    """Per unit and step: log a, a², 1 − a², i·x, times the root, and the loop; four special functions."""
+    counts = evaluate(get("rg-lru")(bias=False), batch=3, seq=50, hidden=12, heads=4)
+    assert counts["vector_flops"] == (5 + 2) * 3 * 50 * 12
+    assert counts["special_flops"] == 4 * 3 * 50 * 12
+    assert counts["matrix_flops"] == 4 * 3 * 50 * 12 * 3
 
 
 # -- crossovers, traffic, time -----------------------------------------------------------------
@@ -442,6 +475,7 @@ def test_impossible_options_are_refused(name, options, text):
     [
         ("sru", {}, {"batch": 1, "seq": 1, "hidden": 4, "input": 5}, "highway=true"),
         ("slstm", {}, {"batch": 1, "seq": 1, "hidden": 5, "heads": 2}, "multiple of heads"),
+        ("rg-lru", {}, {"batch": 1, "seq": 1, "hidden": 5, "heads": 2}, "multiple of heads"),
         ("conv", {"groups": 3}, {"batch": 1, "seq": 1, "d_model": 4}, "groups=3"),
         ("mamba-2", {"groups": 2}, {"batch": 1, "seq": 1, "heads": 3}, "groups=2"),
     ],

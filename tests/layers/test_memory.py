@@ -157,10 +157,10 @@ def test_projections_add_up_to_a_fifth_to_the_cores_footprint(name, direction):
     assert (0.95 if name == "mla" else 1) * core <= with_them <= 1.2 * core
 
 
-@pytest.mark.parametrize("name", ["rnn", "lstm", "gru", "slstm", "min-gru", "qrnn"])
+@pytest.mark.parametrize("name", ["rnn", "lstm", "gru", "slstm", "min-gru", "qrnn", "rg-lru"])
 def test_a_stack_of_layers_adds_one_sequence_to_the_footprint(name):
     """It is what one layer hands to the next. More than two layers add nothing: two buffers take turns."""
-    sizes = {"batch": 2, "seq": 9, "hidden": 8, "k": 2, "onchip": 1}
+    sizes = {"batch": 2, "seq": 9, "hidden": 8, "heads": 1, "k": 2, "onchip": 1}
     found = {}
     for layers in (1, 2, 3, 7):
         layer = get(name)()

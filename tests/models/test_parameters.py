@@ -201,6 +201,38 @@ def test_mamba_ssms_own_configuration_gives_the_parameters_of_its_checkpoint():
     assert hugging_face - from_config({"model_type": "mamba", **MAMBA}).parameters == 64
 
 
+def test_mamba_ssms_own_configuration_of_mamba_2_is_read():
+    """config.json of state-spaces/mamba2-2.7b, which leaves the heads to mamba_ssm/modules/mamba2.py."""
+    own = {**OF_MAMBA_SSM, "d_model": 2560, "n_layer": 64, "pad_vocab_size_multiple": 16}
+
+    def parameters(**said):
+        return from_config({**own, "ssm_cfg": {"layer": "Mamba2", **said}}, model_type="mamba2").parameters
+
+    assert parameters() == load("mamba2-2.7b").parameters
+    # B and C of each group: rows of the product, channels of the convolution and their offsets.
+    assert parameters(ngroups=2) - parameters() == 64 * 2 * 128 * (2560 + 4 + 1)
+    with pytest.raises(CostmodelError, match=r"mamba2: wanted Mamba2 in every layer .*, got layer Mamba1"):
+        from_config(own, model_type="mamba2")
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (
+            {"num_heads": 4, "head_dim": 16, "n_groups": 2},
+            "mamba2: 4 heads of Mamba-2 with 16 channels should make up 128 channels",
+        ),
+        (
+            {"num_heads": 4, "head_dim": 32, "n_groups": 3},
+            "mamba2: 3 groups should divide 4 heads of Mamba-2",
+        ),
+    ],
+)
+def test_heads_of_mamba_2_that_do_not_fit_are_refused(said, message):
+    with pytest.raises(CostmodelError, match=message):
+        from_config({"model_type": "mamba2", **MAMBA, **said})
+
+
 @pytest.mark.parametrize(
     "said",
     [
@@ -252,11 +284,11 @@ def test_experts_of_width_zero_or_zero_per_token_are_refused(name):
         _ = from_config({"model_type": "qwen2_moe", **figures}).parameters
 
 
-def test_delta_rules_with_a_non_square_state_are_refused():
-    """Before, they were counted with the width of a key's head."""
+def test_states_of_a_delta_rule_are_as_wide_as_keys_and_values():
+    """Of six layers five have four value heads with keys of 16, one caches 2 × 16 keys."""
     model = from_config({"model_type": "qwen3_next", **NEXT, "linear_value_head_dim": 32})
-    with pytest.raises(CostmodelError, match=r"linear_value_head_dim should be .* 16, got 32"):
-        _ = model.parameters
+    state, convolved = 4 * 4 * 16 * 32, 2 * 3 * (2 * 2 * 16 + 4 * 32)
+    assert at(model.cache_bytes("bf16"), batch=1, seq_kv=10) == 5 * (state + convolved) + 10 * 2 * 2 * 16 * 2
 
 
 def test_active_parameters_of_mixtures_are_as_published():
@@ -286,6 +318,80 @@ def test_recurrent_models_keep_a_state_of_fixed_size():
     expected = c.layers * (4 * c.inner * c.state + 2 * (c.kernel - 1) * c.inner)
     assert at(load("mamba-2.8b").cache_bytes("bf16"), batch=1) == expected
     assert at(load("rwkv-4-169m").cache_bytes(), batch=1) == 12 * 4 * 5 * 768
+    # Mamba-2: 128 heads of 64 × 128 states, and the convolution of x and of 8 groups' B and C.
+    expected = 64 * (4 * 128 * 64 * 128 + 2 * 3 * (8192 + 2 * 8 * 128))
+    assert at(load("codestral-mamba-7b").cache_bytes("bf16"), batch=1) == expected
+
+
+#: Per token: layers with attention × 2 tables × key heads × their width × 2 bytes. Per sequence, of the other
+#: layers' state: channels × states in fp32, and the positions of a convolution before the last (three, or two
+#: in LFM2). Falcon-H1 has both in each layer, and Zamba2 in each with a shared block.
+HYBRIDS = {
+    "jamba-1.5-mini": (4 * 2 * 8 * 128 * 2, 28 * (4 * 8192 * 16 + 2 * 3 * 8192)),
+    "bamba-9b": (3 * 2 * 8 * 128 * 2, 29 * (4 * 8192 * 128 + 2 * 3 * (8192 + 2 * 128))),
+    "granite-4.0-h-tiny": (4 * 2 * 4 * 128 * 2, 36 * (4 * 3072 * 128 + 2 * 3 * (3072 + 2 * 128))),
+    "falcon-h1-7b": (44 * 2 * 2 * 128 * 2, 44 * (4 * 3072 * 256 + 2 * 3 * (3072 + 2 * 256))),
+    "lfm2-8b-a1b": (6 * 2 * 8 * 64 * 2, 18 * 2 * 2 * 2048),
+    "zamba2-7b": (13 * 2 * 7168 * 2, 81 * (4 * 7168 * 64 + 2 * 3 * (7168 + 4 * 64))),
+    "nemotron-3-nano-30b-a3b": (6 * 2 * 2 * 128 * 2, 23 * (4 * 4096 * 128 + 2 * 3 * (4096 + 16 * 128))),
+}
+
+
+@pytest.mark.parametrize("name", HYBRIDS)
+def test_hybrids_keep_a_cache_and_a_state(name):
+    of_token, of_sequence = HYBRIDS[name]
+    cache = load(name).cache_bytes("bf16")
+    assert at(cache, batch=3, seq_kv=1000) == 3 * (1000 * of_token + of_sequence)
+
+
+DUAL = {"mamba_n_heads": 8, "mamba_d_state": 16}
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "message"),
+    [
+        ("bamba", {"attn_layer_indices": [6]}, "attn_layer_indices should be of layers 0 to 5, got 6"),
+        ("bamba", {"mamba_n_heads": 7}, "7 heads of Mamba-2 should divide its 128 channels"),
+        ("bamba", {"mamba_d_head": 8}, "8 heads of Mamba-2 with 8 channels should make up 128"),
+        ("granitemoehybrid", {"layer_types": ["mamba"]}, "layer_types has 1 entries for 6 layers"),
+        ("granitemoehybrid", {"layer_types": ["attend"] * 6}, "entry 'attend' of layer_types"),
+        ("granitemoehybrid", {"position_embedding_type": "alibi"}, "position_embedding_type 'alibi'"),
+        ("falcon_h1", {"mamba_d_ssm": 100}, "8 heads of Mamba-2 should divide its 100 channels"),
+        ("lfm2", {"layer_types": ["mamba"] * 6}, "entry 'mamba' of layer_types"),
+        ("nemotron_h", {}, "wanted layers_block_type or hybrid_override_pattern, got neither"),
+        ("nemotron_h", {"hybrid_override_pattern": "MX"}, "entry 'X' of hybrid_override_pattern"),
+        ("nemotron_h", {"layers_block_type": ["conv"]}, "entry 'conv' of layers_block_type"),
+        ("nemotron_h", {"hybrid_override_pattern": "ME", "moe_latent_size": 32}, "moe_latent_size 32 is not"),
+        ("nemotron_h", {"hybrid_override_pattern": "M-", "mlp_hidden_act": "mish"}, "mlp_hidden_act 'mish'"),
+    ],
+)
+def test_impossible_configurations_of_hybrids_are_refused(kind, said, message):
+    with pytest.raises(CostmodelError, match=message):
+        _ = from_config({"model_type": kind, **GATED, **DUAL, **said}).parameters
+
+
+@pytest.mark.parametrize("tokens", [100, 2048, 10**6])
+def test_recurrent_gemma_keeps_a_state_and_a_window(tokens):
+    """Of 26 layers every third attends, to 2,048 positions with one key and value head of 256.
+
+    The others keep 2,560 numbers in fp32, and three positions of the convolution.
+    """
+    cache = at(load("recurrentgemma-2b").cache_bytes("bf16"), batch=3, seq_kv=tokens)
+    assert cache == 3 * (18 * (4 + 2 * 3) * 2560 + 8 * 2 * 2 * 256 * min(tokens, 2048))
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"block_types": ["recurrent", "attend"]}, "entry 'attend' of block_types"),
+        ({"block_types": []}, "block_types should have an entry at least"),
+        ({"intermediate_size": 97}, "intermediate_size 97 should be even"),
+        ({"lru_width": 66}, "width 66 is not a multiple of heads 4"),
+    ],
+)
+def test_impossible_configurations_of_recurrent_gemma_are_refused(said, message):
+    with pytest.raises(CostmodelError, match=message):
+        _ = from_config({"model_type": "recurrent_gemma", **GATED, **said}).parameters
 
 
 def test_a_window_bounds_the_cache():

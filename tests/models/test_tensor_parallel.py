@@ -6,7 +6,7 @@ import sympy as sp
 
 import costmodel as cm
 from costmodel.errors import SizeError, UnavailableError
-from costmodel.models import load
+from costmodel.models import from_config, load
 from costmodel.symbols import symbol
 
 SIZES = {"batch": 4, "seq": 512, "seq_kv": 512}
@@ -35,7 +35,7 @@ def test_each_layer_has_two_all_reduces_and_the_embedding_one(name):
         assert (sums.repeats, sizes["m"], sizes["n"]) == (2 * layers + 1, tokens, width)
 
 
-@pytest.mark.parametrize("name", ["llama-2-70b", "llama-3-8b", "gpt2", "t5-small", "xlstm-7b"])
+@pytest.mark.parametrize("name", ["llama-2-70b", "llama-3-8b", "gpt2", "t5-small", "xlstm-7b", "lfm2-1.2b"])
 @pytest.mark.parametrize("devices", [2, 4])
 def test_the_devices_together_do_the_models_work_and_hold_its_parameters(name, devices):
     whole = load(name)
@@ -43,6 +43,16 @@ def test_the_devices_together_do_the_models_work_and_hold_its_parameters(name, d
         assert counts(share)["matrix_flops"] * devices == pytest.approx(counts(one)["matrix_flops"], rel=1e-4)
     spare = devices * whole.tensor_parallel(devices).parameters - whole.parameters
     assert 0 < spare < 0.01 * devices * whole.parameters  # norms, positions and sums' biases are not divided
+
+
+def test_blocks_of_a_gated_recurrence_are_divided_like_heads():
+    """With as many key heads as queries nothing of RecurrentGemma's products is replicated."""
+    small = {"vocab_size": 1024, "hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 6}
+    whole = from_config({"model_type": "recurrent_gemma", **small, "num_attention_heads": 8})
+    share = whole.tensor_parallel(4)
+    for one, part in zip(uses(whole), uses(share), strict=True):
+        assert counts(part)["matrix_flops"] * 4 == counts(one)["matrix_flops"]
+    assert 4 * share.cache_bytes() == whole.cache_bytes()
 
 
 def test_the_cache_is_divided_by_kv_heads_and_no_further():

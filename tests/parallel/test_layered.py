@@ -22,7 +22,7 @@ from costmodel.predict import predict
 H200 = "nvidia/h200-sxm"
 MODELS = [
     "t5-large", "transformer-big", "mamba-130m", "rwkv-4-169m", "xlstm-7b", "gemma-2-2b",
-    "qwen3-next-80b-a3b", "llama-4-scout",
+    "qwen3-next-80b-a3b", "llama-4-scout", "lfm2-1.2b",
 ]  # fmt: skip
 SIZES = {"batch": 4, "seq": 512, "seq_kv": 256, "devices": 1, "node": 1}
 

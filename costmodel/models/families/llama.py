@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from costmodel.errors import CostmodelError
@@ -14,8 +15,8 @@ from costmodel.models._blocks import (
     experts,
     feed_forward,
     parallel,
-    repeated,
     residual,
+    stacks,
     with_extra,
 )
 from costmodel.models._family import Family
@@ -388,8 +389,9 @@ def _inner(c: Fields, use: Use, sparse: bool) -> Iterator[Part]:
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Return the embedding, the layers, the norm and the logits."""
-    layers = (repeated(layer(c, use, *kind), count) for kind, count in kinds(c).items())
-    return between_ends(c, use, layers, kind=TRAITS[c.type].norm, bias=c.head_bias)
+    return between_ends(
+        c, use, stacks(kinds(c), partial(layer, c, use)), kind=TRAITS[c.type].norm, bias=c.head_bias
+    )
 
 
 LLAMA = Family(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
-from costmodel.models._blocks import Use, between_ends, experts, feed_forward, repeated, residual
+from costmodel.models._blocks import Use, between_ends, experts, feed_forward, residual, stacks
 from costmodel.models._family import Family
 from costmodel.models._fields import DENSE, UNTIED, Field, Fields, each_layer, fraction, of_layers
 from costmodel.models._heads import Heads, self_attention
@@ -76,8 +77,7 @@ def layer(c: Fields, use: Use, whole: bool, rotates: bool, sparse: bool) -> Iter
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Return the embedding, the layers, the norm and the logits."""
-    layers = (repeated(layer(c, use, *kind), count) for kind, count in kinds(c).items())
-    return between_ends(c, use, layers)
+    return between_ends(c, use, stacks(kinds(c), partial(layer, c, use)))
 
 
 LLAMA4 = Family(

@@ -1,46 +1,39 @@
-"""Mamba: layers that are a selective state space between two products, and nothing else."""
+"""Mamba and Mamba-2: layers that are a selective state space between two products, and nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from costmodel.errors import CostmodelError
-from costmodel.models._blocks import (
-    Use,
-    between_ends,
-    keeping,
-    linear,
-    repeated,
-    residual,
-    state,
-    with_extra,
-)
+from costmodel.models._blocks import Use, between_ends, repeated, residual
 from costmodel.models._family import Family
-from costmodel.models._fields import D_MODEL, LAYERS, TIED, VOCAB, Field, Fields
+from costmodel.models._fields import D_MODEL, LAYERS, TIED, VOCAB, Field, Fields, same
 from costmodel.models._part import Part
+from costmodel.models._state_space import DUAL_FIELDS, Dual, Selective, dual, selective, widened
 from costmodel.models.stack import Stack
 
-#: Name of the mixer in mamba-ssm's own configurations; Mamba-2 has another.
-MIXER = "Mamba1"
+#: Names of the mixers in mamba-ssm's own configurations, where the first is the default.
+MAMBA_1, MAMBA_2 = "Mamba1", "Mamba2"
 
 
-def _pure(c: Fields) -> bool:
-    """Return True if all layers are Mamba's.
+def _pure(wanted: str) -> Callable[[Fields], bool]:
+    """Return a default that checks that all layers are of the wanted mixer, which mamba-ssm leaves open."""
 
-    Raises
-    ------
-    CostmodelError
-        If some are not, which mamba-ssm's configurations allow.
-    """
-    others = {
-        f"layer {c.mixer}": c.mixer != MIXER,
-        f"d_intermediate {c.between}": c.between,
-        f"attn_layer_idx {c.attending}": c.attending,
-    }
-    met = [name for name, there in others.items() if there]
-    if met:
-        raise CostmodelError(f"mamba: wanted {MIXER} in every layer and nothing in between, got {met[0]}")
-    return True
+    def default(c: Fields) -> bool:
+        others = {
+            f"layer {c.mixer}": c.mixer != wanted,
+            f"d_intermediate {c.between}": c.between,
+            f"attn_layer_idx {c.attending}": c.attending,
+        }
+        met = [name for name, there in others.items() if there]
+        if met:
+            raise CostmodelError(
+                f"{c.type}: wanted {wanted} in every layer and nothing in between, got {met[0]}"
+            )
+        return True
+
+    return default
 
 
 def _padded(c: Fields) -> int:
@@ -48,64 +41,106 @@ def _padded(c: Fields) -> int:
     return int(-(-c.words // c.multiple) * c.multiple)
 
 
+def _own(ours: Any, hugging_face: Any) -> Callable[[Fields], Any]:
+    """Return a default that differs between mamba-ssm's own configurations and Hugging Face's."""
+    return lambda c: hugging_face if c.own is None else ours
+
+
+def _fields(mixer: str) -> dict[str, Field]:
+    """Return the fields that configurations of both mixers have."""
+    return {
+        "type": Field(("model_type",), kind=str),
+        # mamba-ssm's own configurations have `ssm_cfg`, and pad the vocabulary to a multiple of 8 by default.
+        "own": Field(("ssm_cfg",), None, dict),
+        "multiple": Field(("pad_vocab_size_multiple",), _own(8, 1)),
+        "words": VOCAB,
+        "vocab": Field((), _padded),
+        "mixer": Field(("layer",), _own(MAMBA_1, mixer), str),
+        "between": Field(("d_intermediate",), 0),
+        "attending": Field(("attn_layer_idx",), None, list),
+        "pure": Field((), _pure(mixer)),
+        "rms": Field(("rms_norm",), True, bool),
+        "d_model": D_MODEL,
+        "layers": LAYERS,
+        "expand": Field(("expand",), 2),
+        "kernel": Field(("conv_kernel", "d_conv"), 4),
+        "conv_bias": Field(("use_conv_bias", "conv_bias"), True, bool),
+        "bias": Field(("use_bias", "bias"), False, bool),
+    }
+
+
+TIES = (*TIED.names, "tie_embeddings")
+
 FIELDS = {
-    # mamba-ssm's own configurations have `ssm_cfg`, and pad the vocabulary to a multiple of 8 by default.
-    "own": Field(("ssm_cfg",), None, dict),
-    "multiple": Field(("pad_vocab_size_multiple",), lambda f: 1 if f.own is None else 8),
-    "words": VOCAB,
-    "vocab": Field((), _padded),
-    "mixer": Field(("layer",), MIXER, str),
-    "between": Field(("d_intermediate",), 0),
-    "attending": Field(("attn_layer_idx",), None, list),
-    "pure": Field((), _pure),
-    "rms": Field(("rms_norm",), True, bool),
-    "d_model": D_MODEL,
-    "layers": LAYERS,
+    **_fields(MAMBA_1),
     "state": Field(("state_size", "d_state"), 16),
-    "expand": Field(("expand",), 2),
     "inner": Field(("intermediate_size", "d_inner"), lambda f: f.expand * f.d_model),
-    "kernel": Field(("conv_kernel", "d_conv"), 4),
     "rank": Field(("time_step_rank", "dt_rank"), lambda f: -(-f.d_model // 16)),
-    "conv_bias": Field(("use_conv_bias", "conv_bias"), True, bool),
-    "bias": Field(("use_bias", "bias"), False, bool),
-    "tied": Field((*TIED.names, "tie_embeddings"), True, bool),
+    "tied": Field(TIES, True, bool),
+}
+
+
+def _heads(c: Fields) -> int:
+    """Return the default number of heads: Hugging Face's, or as many as make up the channels."""
+    return 128 if c.own is None else c.ssm_width // c.ssm_dim
+
+
+FIELDS_2 = {
+    **_fields(MAMBA_2),
+    "ssm_width": Field((), lambda f: f.expand * f.d_model),
+    "ssm_dim": Field(("head_dim", "headdim"), 64),
+    "ssm_heads": Field(("num_heads", "nheads"), _heads),
+    "groups": Field(("n_groups", "ngroups"), _own(1, 8)),
+    "ssm_inner": DUAL_FIELDS["ssm_inner"],
+    "widened": Field((), widened),
+    "state": Field(("state_size", "d_state"), 128),
+    "chunk": Field(("chunk_size",), 256),
+    "ssm_bias": Field((), same("bias")),
+    "ssm_out_bias": Field((), same("bias")),
+    "tied": Field(TIES, _own(True, False), bool),
 }
 
 
 def mixer(c: Fields, use: Use) -> Iterator[Part]:
-    """Yield the input projection; convolution; Δ, B and C; the selective scan; the output projection."""
-    yield linear(use, "input projection", c.d_model, 2 * c.inner, bias=c.bias)
-    convolution = Part.of(
-        "convolution",
-        use.layer("causal-conv1d", decode=use.decoding),
-        **use.tokens,
-        d_model=c.inner,
-        k=c.kernel,
+    """Yield Mamba's layer; in Falcon's, Δ, B and C are normed."""
+    falcon = c.type == "falcon_mamba"
+    sizes = Selective(
+        d_model=c.d_model,
+        inner=c.inner,
+        state=c.state,
+        rank=c.rank,
+        kernel=c.kernel,
+        bias=c.bias,
+        conv_bias=c.conv_bias,
+        normed="free" if falcon else "none",
     )
-    yield with_extra(convolution, c.inner if c.conv_bias else 0)
-    yield keeping(
-        linear(use, "Δ, B and C projection", c.inner, c.rank + 2 * c.state), 0
-    )  # the scan keeps its input
-    yield linear(use, "Δ projection", c.rank, c.inner, bias=True)
-    scan = use.layer("mamba")
-    yield Part.of("selective scan", scan, **use.tokens, d_model=c.d_model, hidden=c.inner, state=c.state)
-    if use.decoding:
-        yield state(use, "state", c.inner * c.state)
-    yield linear(use, "output projection", c.inner, c.d_model, bias=c.bias)
+    return selective(use, sizes)
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Return the embedding, the layers, the norm and the logits."""
     kind = "rms" if c.rms else "layer"
-    layer = residual(use, "mixer", c.d_model, mixer(c, use), kind=kind)
+    inner = dual(use, Dual.of(c)) if c.type == "mamba2" else mixer(c, use)
+    layer = residual(use, "mixer", c.d_model, inner, kind=kind)
     return between_ends(c, use, [repeated(layer, c.layers)], kind=kind)
 
 
 MAMBA = Family(
-    types=("mamba",),
+    types=("mamba", "falcon_mamba"),
     fields=FIELDS,
     parts=parts,
-    source="Gu & Dao, arXiv 2312.00752, §3.4; Hugging Face transformers, modeling_mamba.py; mamba-ssm",
+    source=(
+        "Gu & Dao, arXiv 2312.00752, §3.4; Zuo et al., arXiv 2410.05355 (Falcon Mamba); Hugging Face "
+        "transformers, modeling_mamba.py and modeling_falcon_mamba.py; mamba-ssm"
+    ),
     cut={"inner": "channels"},
+    nested="ssm_cfg",
+)
+
+MAMBA_2_FAMILY = Family(
+    types=("mamba2",),
+    fields=FIELDS_2,
+    parts=parts,
+    source="Dao & Gu, arXiv 2405.21060, §7.1; Hugging Face transformers, modeling_mamba2.py; mamba-ssm",
     nested="ssm_cfg",
 )

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
-from costmodel.errors import CostmodelError
 from costmodel.models._blocks import (
     Use,
     between_ends,
+    convolution,
     experts,
     feed_forward,
     gate,
     keeping,
     linear,
     norm,
-    repeated,
     residual,
+    stacks,
     with_extra,
 )
 from costmodel.models._family import Family
@@ -51,33 +52,16 @@ FIELDS = {
 }
 
 
-def _value_dim(c: Fields) -> int:
-    """Return the width of a value head; the delta rule is only counted with a square state.
-
-    Raises
-    ------
-    CostmodelError
-        If it differs from that of a key head.
-    """
-    if c.value_dim != c.key_dim:
-        raise CostmodelError(
-            f"linear_value_head_dim should be linear_key_head_dim, {c.key_dim}, got {c.value_dim}: "
-            "delta rules whose state is not square are not counted"
-        )
-    return int(c.value_dim)
-
-
 def delta_net(c: Fields, use: Use) -> Iterator[Part]:
     """Yield Q, K, V, output gate and decay; convolution; the delta rule; gated norm; output projection.
 
     Each value head has two more learned numbers: its decay and the offset of its step.
     """
-    keys, values = c.key_heads * c.key_dim, c.value_heads * _value_dim(c)
+    keys, values = c.key_heads * c.key_dim, c.value_heads * c.value_dim
     yield linear(use, "query, key, value and gate", c.d_model, 2 * keys + 2 * values)
     heads = linear(use, "decay and beta", c.d_model, 2 * c.value_heads)
     yield keeping(with_extra(heads, 2 * c.value_heads), 0)  # the first product keeps the same input
-    convolution = use.layer("causal-conv1d", decode=use.decoding)
-    yield Part.of("convolution", convolution, **use.tokens, d_model=2 * keys + values, k=c.kernel)
+    yield convolution(use, 2 * keys + values, c.kernel)
     yield Part.of(
         "delta rule",
         use.layer("gated-delta-net", form="recurrent" if use.decoding else "chunked"),
@@ -85,6 +69,7 @@ def delta_net(c: Fields, use: Use) -> Iterator[Part]:
         heads=c.key_heads,
         kv_heads=c.value_heads,
         head_dim=c.key_dim,
+        value_dim=c.value_dim,
     )
     # The norm has one gain for all heads; its gate, SiLU(z), is counted as a kernel of its own.
     yield norm(use, "gated norm", c.value_dim, rows=use.rows * c.value_heads)
@@ -121,8 +106,7 @@ def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
         full = types[i] == "full_attention" if types else (i + 1) % c.interval == 0
         sparse = i not in c.dense_only and (i + 1) % c.sparse_step == 0
         kinds[full, sparse] += 1
-    layers = (repeated(layer(c, use, *kind), count) for kind, count in kinds.items())
-    return between_ends(c, use, layers)
+    return between_ends(c, use, stacks(kinds, partial(layer, c, use)))
 
 
 QWEN3_NEXT = Family(

@@ -13,29 +13,30 @@ from .scans import chains
 Sizes = dict[str, int]
 STATE = 4  # bytes: fp32
 
-#: Products of a chunk (arXiv 2406.06484, §3.2): per head of keys ("k") or of values ("v"), and over which
-#: pairs of the chunk's tokens: below the diagonal ("<": T's diagonal is 1), up to it ("≤"), or d × d ("d").
+#: Products of a chunk (arXiv 2406.06484, §3.2): per head of keys ("k") or of values ("v"); over which pairs
+#: of the chunk's tokens: below the diagonal ("<": T's diagonal is 1), up to it ("≤"), or with
+#: the state ("d"); and over rows as wide as keys ("k") or values ("v").
 FORWARD = {
-    "A = K Kᵀ": "k<",
-    "W = T (β K)": "v<",
-    "U = T (β V)": "v<",
+    "A = K Kᵀ": "k<k",
+    "W = T (β K)": "v<k",
+    "U = T (β V)": "v<v",
     "W S": "vd",
     "Q S": "vd",
-    "P = Q Kᵀ": "k≤",
-    "P V′": "v≤",
+    "P = Q Kᵀ": "k≤k",
+    "P V′": "v≤v",
     "S + Kᵀ V′": "vd",
 }
 #: Products that backward computes again; torch keeps their results.
 AGAIN = ("A = K Kᵀ", "W = T (β K)", "U = T (β V)", "W S", "P = Q Kᵀ", "S + Kᵀ V′")
 
 
-def _flops(kind: str, heads: Mapping[str, int], c: int, d: int, *, squares: bool) -> int:
-    """Return the FLOPs of one product of a chunk of c tokens of width d; libraries compute whole squares."""
-    whose, shape = kind
+def _flops(kind: str, heads: Mapping[str, int], c: int, widths: Mapping[str, int], *, squares: bool) -> int:
+    """Return the FLOPs of one product of a chunk of c tokens; libraries compute whole squares."""
+    whose, shape, *rows = kind
     if shape == "d":
-        return 2 * heads[whose] * c * d * d
+        return 2 * heads[whose] * c * widths["k"] * widths["v"]
     met = c * c if squares else sum(j < i or (j == i and shape == "≤") for i in range(c) for j in range(c))
-    return 2 * heads[whose] * met * d
+    return 2 * heads[whose] * met * widths[rows[0]]
 
 
 @cache
@@ -76,23 +77,23 @@ def _added(first: Counted, products: Sequence[tuple[Counted, Counted]]) -> Count
 
 def token_by_token(q: list[Row], k: list[Row], v: list[Row], g: Row, beta: Row) -> list[Row]:
     """Return o = S q for S ← α S (I − β k kᵀ) + β v kᵀ; g is log α."""
-    d, out = len(q[0]), []
-    state = [[Counted(0.0)] * d for _ in range(d)]
+    d, dv, out = len(q[0]), len(v[0]), []
+    state = [[Counted(0.0)] * d for _ in range(dv)]
     for t in range(len(q)):
         state = [[exp(g[t]) * x for x in row] for row in state]
-        new = [(v[t][i] - _meet(state[i], k[t])) * beta[t] for i in range(d)]
-        state = [[state[i][j] + new[i] * k[t][j] for j in range(d)] for i in range(d)]
+        new = [(v[t][i] - _meet(state[i], k[t])) * beta[t] for i in range(dv)]
+        state = [[state[i][j] + new[i] * k[t][j] for j in range(d)] for i in range(dv)]
         out.append([_meet(row, q[t]) for row in state])
     return out
 
 
 def by_chunks(q: list[Row], k: list[Row], v: list[Row], g: Row, beta: Row, c: int) -> list[Row]:
     """Return the same in the chunked form: T by substitution, W and U, and a walk over the chunks."""
-    d, out = len(q[0]), []
-    state = [[Counted(0.0)] * d for _ in range(d)]
+    d, dv, out = len(q[0]), len(v[0]), []
+    state = [[Counted(0.0)] * d for _ in range(dv)]
     for part in blocks(len(q), c):
         qs, ks, vs, bs = ([x[t] for t in part] for x in (q, k, v, beta))
-        n, cols = len(part), range(d)
+        n, cols, keys = len(part), range(dv), range(d)
         sums = [total([g[t] for t in part][: i + 1]) for i in range(n)]
         since = [Counted(x.value, sums[-1].depth) for x in sums]  # a scan finishes all of them together
         weighted = [[bs[i] * x for x in ks[i]] for i in range(n)]
@@ -107,7 +108,7 @@ def by_chunks(q: list[Row], k: list[Row], v: list[Row], g: Row, beta: Row, c: in
         old = [[x * exp(since[i]) for x in weighted[i]] for i in range(n)]
         given = [[bs[i] * x for x in vs[i]] for i in range(n)]
         rows = [inverse[i][: i + 1] for i in range(n)]
-        w = [[_meet(rows[i], [old[j][x] for j in range(i + 1)]) for x in cols] for i in range(n)]
+        w = [[_meet(rows[i], [old[j][x] for j in range(i + 1)]) for x in keys] for i in range(n)]
         u = [[_meet(rows[i], [given[j][x] for j in range(i + 1)]) for x in cols] for i in range(n)]
         new = [[u[i][x] - _meet(w[i], state[x]) for x in cols] for i in range(n)]
         for i in range(n):
@@ -120,7 +121,7 @@ def by_chunks(q: list[Row], k: list[Row], v: list[Row], g: Row, beta: Row, c: in
             [
                 exp(since[-1]) * state[x][y]
                 + _meet([new[i][x] for i in range(n)], [late[i][y] for i in range(n)])
-                for y in cols
+                for y in keys
             ]
             for x in cols
         ]
@@ -128,30 +129,31 @@ def by_chunks(q: list[Row], k: list[Row], v: list[Row], g: Row, beta: Row, c: in
 
 
 @cache
-def _depth(n: int, d: int, c: int | None) -> int:
+def _depth(n: int, d: int, dv: int, c: int | None) -> int:
     """Return the depth of the deepest output, by chunks of c or token by token (None)."""
     rows = [[Counted(0.5)] * d for _ in range(n)]
+    values = [[Counted(0.5)] * dv for _ in range(n)]
     gates = [Counted(-0.1)] * n
     found = (
-        token_by_token(rows, rows, rows, gates, gates)
+        token_by_token(rows, rows, values, gates, gates)
         if c is None
-        else by_chunks(rows, rows, rows, gates, gates, c)
+        else by_chunks(rows, rows, values, gates, gates, c)
     )
     return max(x.depth for row in found for x in row)
 
 
-def _gradients_depth(n: int, d: int, c: int) -> int:
+def _gradients_depth(n: int, d: int, dv: int, c: int) -> int:
     """Return the depth of backward.
 
     Forward again; dV′ and dS from the end; then dW, dT, dA, dK and the decay's gradient of the first chunk.
     """
-    depth = _depth(n, d, c)
+    depth = _depth(n, d, dv, c)
     for part in blocks(n, c):
         depth += dot_depth(d) + 1  # dV′: K̃ dS, and Pᵀ dO
         depth += dot_depth(len(part)) + 1  # dS: Wᵀ dV′, and the rest
     first = dot_depth(min(c, n))
-    depth += dot_depth(d)  # dW
-    depth += dot_depth(d) + 1  # dT, of W and of U
+    depth += dot_depth(dv)  # dW = dV′ Sᵀ
+    depth += max(dot_depth(d), dot_depth(dv)) + 1  # dT, of W and of U
     depth += first + first + 1  # dA, masked
     depth += first + 1  # dK
     return depth + dot_depth(d) + 1 + log2_ceil(n)  # q·dq − k·dk, from the end
@@ -159,30 +161,32 @@ def _gradients_depth(n: int, d: int, c: int) -> int:
 
 def gated_delta_net(o: dict[str, Any], s: Sizes) -> Expected:
     w, c = WIDTH[o["dtype"]], o["chunk"]
-    b, n, keys, values, d = (s[x] for x in ("batch", "seq", "heads", "kv_heads", "head_dim"))
+    b, n, keys, values, d, dv = (s[x] for x in ("batch", "seq", "heads", "kv_heads", "head_dim", "value_dim"))
     heads, count = b * values, -(-n // c)
-    state = heads * d * d * STATE
-    inputs = w * b * n * (2 * keys * d + values * d + 2 * values)
-    outputs = w * b * n * values * d
-    sizes = {"batch": b, "seq": n, "heads": keys, "value_heads": values, "head_dim": d}
+    state = heads * d * dv * STATE
+    inputs = w * b * n * (2 * keys * d + values * dv + 2 * values)
+    outputs = w * b * n * values * dv
+    sizes = {"batch": b, "seq": n, "heads": keys, "value_heads": values, "head_dim": d, "value_dim": dv}
     if o["form"] == "recurrent":
         # Decay; S k (multiply and add); β(v − S k); adding the outer product; S q.
-        token = d * d + 2 * d * d + 2 * d + 2 * d * d + 2 * d * d
+        token = d * dv + 2 * d * dv + 2 * dv + 2 * d * dv + 2 * d * dv
         kernel = Kernel(
             vector=heads * n * token,
             special=heads * n,
             read=inputs + state,
             write=outputs + state,
             steps=n,
-            depth=_depth(n, d, None),
+            depth=_depth(n, d, dv, None),
             sizes=sizes,
         )
         return Expected(kernels=(kernel,), inputs=inputs, outputs=outputs, updated=state, kept=inputs, path=n)
     cut = [min(c, n - first) for first in range(0, n, c)]
     squares, own = o["convention"] == "torch", {"k": b * keys, "v": b * values}
+    widths = {"k": d, "v": dv}
     pairs = sum(1 for x in cut for i in range(x) for _ in range(i + 1))
     work = {
-        name: sum(_flops(kind, own, x, d, squares=squares) for x in cut) for name, kind in FORWARD.items()
+        name: sum(_flops(kind, own, x, widths, squares=squares) for x in cut)
+        for name, kind in FORWARD.items()
     }
     solve = sum(map(_inverse, cut))
     forward = Kernel(
@@ -192,7 +196,7 @@ def gated_delta_net(o: dict[str, Any], s: Sizes) -> Expected:
         read=inputs,
         write=outputs + state,
         steps=count,
-        depth=_depth(n, d, c),
+        depth=_depth(n, d, dv, c),
         sizes=sizes,
     )
     again = 0 if squares else sum(work[name] for name in AGAIN)
@@ -207,7 +211,7 @@ def gated_delta_net(o: dict[str, Any], s: Sizes) -> Expected:
             read=inputs + outputs + walked,
             write=inputs + walked,
             steps=count,
-            depth=_gradients_depth(n, d, c),
+            depth=_gradients_depth(n, d, dv, c),
             workspace=walked,
         ),
         heads,

@@ -1,22 +1,27 @@
-"""minGRU, minLSTM, SRU and QRNN: one unit walked step by step, forward and backward."""
+"""minGRU, minLSTM, SRU, QRNN and RG-LRU: one unit walked step by step, forward and backward."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from .counted import LEDGER, Counted, sigma, tanh
+from .counted import LEDGER, Counted, exp, sigma, special, tanh
 from .kernels import WIDTH, Expected, Kernel, product
 from .scans import chains, recurrence
 
 Sizes = dict[str, int]
-#: Products with the input, and how many of them have a bias (papers: §3.1 and 3.2; eq. 1–4; eq. 1–4).
-MATRICES = {"min-gru": 2, "min-lstm": 3, "sru": 3, "qrnn": 3}
-BIASED = {"min-gru": 2, "min-lstm": 3, "sru": 2, "qrnn": 3}
+#: Products with the input, and how many have a bias (papers: §3.1 and 3.2; eq. 1–4; eq. 1–4; eq. 1–2).
+MATRICES = {"min-gru": 2, "min-lstm": 3, "sru": 3, "qrnn": 3, "rg-lru": 2}
+BIASED = {"min-gru": 2, "min-lstm": 3, "sru": 2, "qrnn": 3, "rg-lru": 2}
 #: Values that the programs below keep per unit and position.
-KEPT = {"min-gru": 3, "min-lstm": 4, "sru": 4, "qrnn": 4}
+KEPT = {"min-gru": 3, "min-lstm": 4, "sru": 4, "qrnn": 4, "rg-lru": 3}
+#: RG-LRU: −8 softplus(Λ) of one unit, the logarithm of its slowest decay.
+SLOPE = -0.7
+#: So many positions that the loop takes longer than anything that does not wait for it.
+LONG = 16
 Peephole = tuple[float, float] | None
 
 
@@ -46,6 +51,11 @@ def forward(
         z, f, o = tanh(biased[0]), sigma(biased[1]), sigma(biased[2])
         c = f * before + (1 - f) * z
         return c, o * c, (z, f, o, c, before)
+    if cell == "rg-lru":
+        r, i = sigma(biased[0]), sigma(biased[1])
+        a = exp(r * SLOPE)
+        h = a * before + root(1 - a * a) * (i * x)
+        return h, h, (r, i, before, x)
     if v is not None:
         biased[1:3] = [biased[1] + before * v[0], biased[2] + before * v[1]]
     u, f, r = biased[0], sigma(biased[1]), sigma(biased[2])
@@ -76,6 +86,17 @@ def backward(
         df = (g * (before - z)) * (f * fresh)
         do = (dh * c) * (o * (1 - o))
         return f * g, [(g * fresh) * (1 - z * z), df, do], []
+    if cell == "rg-lru":
+        r, i, before, x = kept
+        a = exp(r * SLOPE)
+        square = a * a
+        m = root(1 - square)
+        g = dh + carried
+        # The gradient of log a: a falls, and with it √(1 − a²) rises.
+        slope = g * (a * before - (i * x) * (square / m))
+        dx = g * (m * i)
+        gates = [slope * ((r * (1 - r)) * SLOPE), dx * ((1 - i) * x)]
+        return a * g, gates, [dx, slope * r + 0.0]  # the last is summed over positions and sequences
     u, f, r, c, before, x = kept
     fresh, through = 1 - f, 1 - r
     g = dh * r + carried
@@ -86,6 +107,11 @@ def backward(
         back = (back + dr * v[1]) + df * v[0]
         extra += [df * before + 0.0, dr * before + 0.0]  # summed over positions and sequences
     return back, [g * fresh, df, dr], extra
+
+
+def root(x: Counted) -> Counted:
+    """Return a square root, one special operation."""
+    return special(math.sqrt, x)
 
 
 @dataclass(frozen=True)
@@ -125,34 +151,41 @@ def walk(cell: str, direction: str, t: int, bias: bool, peephole: bool) -> Walk:
 def gated(name: str, o: dict[str, Any], s: Sizes) -> Expected:
     """Expect the products of all positions at once (formulas.md §1, second table), then one kernel."""
     w = WIDTH[o["dtype"]]
-    b, t, h, i, layers = (s[k] for k in ("batch", "seq", "hidden", "input", "num_layers"))
+    b, t, h, layers = (s[k] for k in ("batch", "seq", "hidden", "num_layers"))
+    i, blocks = s.get("input", h), s.get("heads", 1)
     taps = s["k"] if name == "qrnn" else 1
     highway = o.get("highway", False)
     peephole = o.get("peephole", False)
-    skips = 1 if name == "sru" and not highway else 0
+    skips = 1 if name == "rg-lru" or (name == "sru" and not highway) else 0
     mats = MATRICES[name] + highway
     kept = KEPT[name] + highway
     biased = BIASED[name] if o["bias"] else 0
-    vectors = 2 if peephole else 0
+    vectors = 1 if name == "rg-lru" else 2 if peephole else 0
     stacked = [(i, 1), (h, layers - 1)]
-    weights = sum(mats * taps * width * h * count for width, count in stacked) + layers * h * vectors
+    products = sum(mats * taps * width * h * count for width, count in stacked) // blocks
+    weights = products + layers * h * vectors
     seen = t if not o["generation"] else 1  # positions per kernel
+
+    def blockwise(m: int, n: int, k: int, **more: int) -> Kernel:
+        """Return a product with a block-diagonal matrix, which is a smaller one for each block."""
+        return product(w, m, n // blocks, k // blocks, times=blocks, **more)
 
     def into(place: int, width: int, count: int) -> Kernel:
         """Return a product with the input; only when generating are the window's taps read separately."""
         rows = seen if not o["generation"] else taps
         room = w * b * seen * mats * h if place == 0 else 0  # one layer at a time
         return replace(
-            product(w, b * seen, mats * h, taps * width, workspace=room, repeats=count),
-            read=w * (b * rows * width + taps * width * mats * h),
+            blockwise(b * seen, mats * h, taps * width, workspace=room, repeats=count),
+            read=w * (b * rows * width + taps * width * mats * h // blocks),
         )
 
     def back(width: int, count: int) -> Kernel:
-        plain = product(w, b * t, taps * width, mats * h, repeats=count)
+        plain = blockwise(b * t, taps * width, mats * h, repeats=count)
         return replace(plain, read=plain.read + skips * w * b * t * width, write=w * b * t * width)
 
     def of_weights(width: int, count: int) -> Kernel:
-        plain = product(w, mats * h, taps * width, b * t, repeats=count)
+        apart = product(w, mats * h // blocks, taps * width // blocks, b * t, times=blocks)
+        plain = replace(apart, repeats=count)
         return replace(
             plain,
             vector=b * t * h * biased,
@@ -164,12 +197,13 @@ def gated(name: str, o: dict[str, Any], s: Sizes) -> Expected:
         one = walk(name, direction, seen, o["bias"], peephole)
         scan = recurrence(o["algorithm"], seen, s["block"])
         loop = recurrence("sequential", seen, 1)
-        # A tree replaces the loop: its FLOPs and combines (a multiply and an add) instead of the loop's.
-        # Walked from the end, the first position has nothing to wait for.
-        waits = loop.depth if direction == "fwd" else loop.depth - 1
         depth = one.depth
         if o["algorithm"] != "sequential":
-            depth += 2 * (scan.depth - waits)
+            # A tree replaces the loop: its FLOPs and combines (a multiply and an add) instead of the loop's.
+            # Walked from the end, the first position has nothing to wait for, but values computed again.
+            back = int(direction == "bwd")
+            least, many = (walk(name, direction, n, o["bias"], peephole).depth for n in (1, LONG))
+            depth = max(back * least, many - 2 * (LONG - back) + 2 * scan.depth)
         return replace(
             chains(
                 Kernel(

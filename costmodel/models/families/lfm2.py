@@ -1,0 +1,116 @@
+"""LFM2: short convolutions between two gates in most layers, attention in the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from costmodel.models._blocks import (
+    Use,
+    between_ends,
+    convolution,
+    experts,
+    feed_forward,
+    linear,
+    pointwise,
+    residual,
+    stacks,
+)
+from costmodel.models._family import Family
+from costmodel.models._fields import DENSE, TIED, Field, Fields, fraction, of_layers, same
+from costmodel.models._heads import Heads, self_attention
+from costmodel.models._part import Part
+from costmodel.models.stack import Stack
+
+#: Entries allowed in ``layer_types``.
+LAYER_TYPES = ("full_attention", "conv")
+
+
+def _d_ff(c: Fields) -> int:
+    """Return the inner width: as said, or two thirds of that, times a factor, rounded up to a multiple."""
+    if not c.adjusted:
+        return int(c.said_d_ff)
+    width = int(int(2 * c.said_d_ff / 3) * c.ff_factor)
+    return int(-(-width // c.ff_multiple) * c.ff_multiple)
+
+
+FIELDS = {
+    "type": Field(("model_type",), kind=str),
+    **DENSE,
+    "kv_heads": Field(("num_key_value_heads",), same("heads")),
+    "head_dim": Field(("head_dim",), fraction("d_model", "heads")),
+    "tied": Field(("tie_embedding", *TIED.names), True, bool),
+    "channels": Field((), same("d_model")),
+    "kernel": Field(("conv_L_cache",), 3),
+    "conv_bias": Field(("conv_bias",), False, bool),
+    "said_d_ff": Field(("block_ff_dim", "intermediate_size")),
+    "adjusted": Field(("block_auto_adjust_ff_dim",), lambda f: f.type == "lfm2", bool),
+    "ff_factor": Field(("block_ffn_dim_multiplier",), 1.0, float),
+    "ff_multiple": Field(("block_multiple_of",), 256),
+    "d_ff": Field((), _d_ff),
+    "layer_types": Field(("layer_types",), (), list),
+    "attending": Field(("full_attn_idxs",), None, list),
+    "experts": Field(("num_experts",), lambda f: 32 if f.type == "lfm2_moe" else 0),
+    "top_k": Field(("num_experts_per_tok",), 4),
+    "d_expert": Field(("moe_intermediate_size",), 1792),
+    "dense_first": Field(("num_dense_layers",), 2, may_be_zero=True),
+    "offsets": Field(("use_expert_bias",), True, bool),
+}
+
+
+def short_convolution(c: Fields, use: Use) -> Iterator[Part]:
+    """Yield the product for both gates and the input; gate, convolution, gate; the product out."""
+    yield linear(use, "input projection", c.d_model, 3 * c.channels, bias=c.conv_bias)
+    yield pointwise(use, "input gate", "mul", c.channels)
+    yield convolution(use, c.channels, c.kernel, bias=c.conv_bias)
+    yield pointwise(use, "output gate", "mul", c.channels)
+    yield linear(use, "output projection", c.channels, c.d_model, bias=c.conv_bias)
+
+
+def layer(c: Fields, use: Use, attends: bool, sparse: bool) -> Iterator[Part]:
+    """Yield one layer."""
+    heads = Heads(d_model=c.d_model, heads=c.heads, kv_heads=c.kv_heads, head_dim=c.head_dim, qk_norm="head")
+    mixer = self_attention(use, heads) if attends else short_convolution(c, use)
+    yield from residual(use, "mixer", c.d_model, mixer)
+    if sparse:
+        offsets = c.experts if c.offsets else 0
+        half = experts(use, c.d_model, c.d_expert, c.experts, c.top_k, extra=offsets)
+    else:
+        half = iter([feed_forward(use, c.d_model, c.d_ff, "silu", gated=True)])
+    yield from residual(use, "feed-forward", c.d_model, half)
+
+
+def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
+    """Return the embedding, the layers, the norm and the logits."""
+    types = of_layers(c, LAYER_TYPES)
+    attending = range(c.layers) if c.attending is None else c.attending
+    kinds = (
+        (
+            types[i] == "full_attention" if types else i in attending,
+            c.experts > 0 and i >= c.dense_first,
+        )
+        for i in range(c.layers)
+    )
+    return between_ends(c, use, stacks(kinds, partial(layer, c, use)))
+
+
+LFM2 = Family(
+    types=("lfm2", "lfm2_moe"),
+    fields=FIELDS,
+    parts=parts,
+    source=(
+        "Liquid AI, arXiv 2511.23404 (LFM2); Hugging Face transformers, modeling_lfm2.py and "
+        "modeling_lfm2_moe.py"
+    ),
+    cut={
+        "heads": "heads",
+        "kv_heads": "key and value heads",
+        "channels": "channels of the convolution",
+        "d_ff": "inner width",
+    },
+    alternates=True,
+    left_to_defaults={
+        "lfm2": {"num_key_value_heads": 8, "intermediate_size": 12288},
+        "lfm2_moe": {"num_key_value_heads": 8, "intermediate_size": 7168},
+    },
+)

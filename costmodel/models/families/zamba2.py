@@ -1,0 +1,124 @@
+"""Zamba2: layers of Mamba-2, some of them after a Transformer block whose weights several layers share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import count
+
+from costmodel.models._blocks import (
+    Use,
+    between_ends,
+    feed_forward,
+    keeping,
+    linear,
+    norm,
+    pointwise,
+    residual,
+    stacks,
+)
+from costmodel.models._family import Family
+from costmodel.models._fields import DENSE, TIED, Field, Fields, fraction, of_layers, same
+from costmodel.models._heads import Heads, self_attention
+from costmodel.models._part import Part
+from costmodel.models._state_space import DUAL_FIELDS, Dual, dual, widened
+from costmodel.models.stack import Stack
+
+#: Names of layers, older ones too; hybrid layers have a Transformer block before Mamba-2.
+LAYER_TYPES = ("linear_attention", "mamba", "hybrid")
+#: Indices of the hybrid layers by default, among 54 (transformers, configuration_zamba2.py).
+HYBRID = (6, 12, 18, 24, 30, 36, 42, 47, 51)
+
+FIELDS = {
+    "type": Field(("model_type",), kind=str),
+    **DENSE,
+    "d_ff": Field(("intermediate_size",), same("d_model", 4)),
+    "kv_heads": Field(("num_key_value_heads",), same("heads")),
+    "both": Field((), same("d_model", 2)),
+    "head_dim": Field((), fraction("both", "heads")),
+    "tied": TIED,
+    "layer_types": Field(("layers_block_type", "layer_types"), (), list),
+    "blocks": Field(("num_mem_blocks",), 1),
+    "adapted": Field(("use_shared_attention_adapter",), False, bool),
+    "rank": Field(("adapter_rank",), 128),
+    "rotary": Field(("use_mem_rope",), False, bool),
+    "bias": Field(("add_bias_linear",), False, bool),
+    **DUAL_FIELDS,
+    "widened": Field((), widened),
+    "ssm_bias": Field((), same("bias")),
+    "ssm_out_bias": Field((), same("bias")),
+}
+
+
+def adapter(c: Fields, use: Use, what: str, inner: int, outer: int) -> Iterator[Part]:
+    """Yield a product of low rank, which each layer has for itself, and its addition to the shared one's."""
+    yield keeping(
+        linear(use, f"{what} adapter, down", inner, c.rank), 0
+    )  # the shared product keeps its input
+    yield linear(use, f"{what} adapter, up", c.rank, outer)
+    yield pointwise(use, f"{what} adapter, sum", "add", outer)
+
+
+def attention(c: Fields, use: Use) -> Iterator[Part]:
+    """Yield attention over the layer's input beside the embedding; its result is as wide as the model."""
+    heads = Heads(
+        d_model=c.both, heads=c.heads, kv_heads=c.kv_heads, head_dim=c.head_dim, rotary=float(c.rotary)
+    )
+    first, *middle, last = self_attention(use, heads)
+    yield first
+    if c.adapted:
+        for what in ("query", "key", "value"):
+            yield from adapter(c, use, what, c.both, c.both)
+    yield from middle
+    narrow = linear(use, last.name, heads.query, c.d_model)
+    yield keeping(narrow, last.keeps)
+
+
+def block(c: Fields, use: Use, *, first: bool) -> Iterator[Part]:
+    """Yield a Transformer block without residual sums; its weights are counted in its first layer.
+
+    Adapters and the last product are each layer's own.
+    """
+    yield pointwise(use, "input beside embedding", "copy", c.both)
+    shared = [norm(use, "attention norm", c.both), *attention(c, use)]
+    shared.append(norm(use, "feed-forward norm", c.d_model))
+    for part in shared:
+        own = "adapter" in part.name
+        yield part if own or first else replace(part, shared=True)
+    yield from adapter(c, use, "feed-forward", c.d_model, 2 * c.d_ff)
+    inner = feed_forward(use, c.d_model, c.d_ff, "gelu", gated=True, bias=c.bias)
+    yield inner if first else replace(inner, shared=True, extra=inner.extra * 0)
+    yield linear(use, "block output projection", c.d_model, c.d_model)
+    yield pointwise(use, "block sum", "add", c.d_model)
+
+
+def layer(c: Fields, use: Use, hybrid: bool, first: bool) -> Iterator[Part]:
+    """Yield one layer."""
+    if hybrid:
+        yield from block(c, use, first=first)
+    yield from residual(use, "mixer", c.d_model, dual(use, Dual.of(c)))
+
+
+def kinds(c: Fields) -> Iterator[tuple[bool, bool]]:
+    """Yield of each layer whether it has a Transformer block, and whether it is the first with that block."""
+    default = ["hybrid" if i in HYBRID else "mamba" for i in range(c.layers)]
+    before = count()
+    for name in of_layers(c, LAYER_TYPES) or default:
+        hybrid = name == "hybrid"
+        yield hybrid, hybrid and next(before) < c.blocks
+
+
+def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
+    """Return the embedding, the layers, the norm and the logits."""
+    return between_ends(c, use, stacks(kinds(c), partial(layer, c, use)))
+
+
+ZAMBA2 = Family(
+    types=("zamba2",),
+    fields=FIELDS,
+    parts=parts,
+    source="Glorioso et al., arXiv 2411.15242, §2 (Zamba2); Hugging Face transformers, modeling_zamba2.py",
+    alternates=True,
+    left_to_defaults={"zamba2": {"n_mamba_heads": 8, "mamba_d_state": 64}},
+)

@@ -1,0 +1,108 @@
+"""Small models with recurrent layers, and what transformers computes more for them on a CPU."""
+
+from configurations import GATED
+
+PURE = {"vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 3}
+DUAL = {
+    "mamba_n_heads": 8, "mamba_d_state": 16, "mamba_n_groups": 2, "mamba_chunk_size": 20,
+}  # fmt: skip
+
+RECURRENT = {
+    "mamba": {**PURE, "state_size": 8},
+    "falcon_mamba": {**PURE, "state_size": 8},
+    "mamba2": {**PURE, "state_size": 16, "num_heads": 8, "head_dim": 16, "n_groups": 2, "chunk_size": 20},
+    "recurrent_gemma": {
+        **GATED, "num_hidden_layers": 5, "num_key_value_heads": 1, "lru_width": 64,
+        "attention_window_size": 64,
+    },
+    "jamba": {
+        **GATED, "num_hidden_layers": 6, "num_experts": 4, "attn_layer_period": 3, "attn_layer_offset": 1,
+        "mamba_d_state": 8, "mamba_dt_rank": 5,
+    },
+    "bamba": {
+        **GATED, **DUAL, "num_hidden_layers": 4, "attn_layer_indices": [1], "mlp_bias": True,
+        "attention_bias": True,
+    },
+    "granitemoehybrid": {
+        **GATED, **DUAL, "num_hidden_layers": 4, "num_local_experts": 4, "shared_intermediate_size": 48,
+        "layer_types": ["mamba", "attention", "linear_attention", "full_attention"],
+        "position_embedding_type": "rope",
+    },
+    "nemotron_h": {
+        **GATED, "head_dim": 24, "hybrid_override_pattern": "M-M*EM-", "mamba_num_heads": 6,
+        "mamba_head_dim": 16, "ssm_state_size": 16, "n_groups": 2, "chunk_size": 20, "mlp_bias": True,
+        "use_bias": True, "n_routed_experts": 4, "moe_intermediate_size": 40,
+        "moe_shared_expert_intermediate_size": 56,
+    },
+    "falcon_h1": {
+        **GATED, **DUAL, "mamba_d_ssm": 96, "mamba_rms_norm": True, "projectors_bias": True, "mlp_bias": True,
+    },
+    "zamba2": {
+        **GATED, "num_hidden_layers": 5, "num_key_value_heads": 4, "n_mamba_heads": 8, "mamba_d_state": 16,
+        "mamba_ngroups": 2, "chunk_size": 20, "num_mem_blocks": 2, "use_shared_attention_adapter": True,
+        "adapter_rank": 6, "use_mem_rope": True, "add_bias_linear": True,
+        "layers_block_type": ["mamba", "hybrid", "hybrid", "linear_attention", "hybrid"],
+    },
+    "lfm2": {
+        **GATED, "num_hidden_layers": 4, "full_attn_idxs": [1], "block_multiple_of": 32, "conv_bias": True,
+    },
+    "lfm2_moe": {
+        **GATED, "num_hidden_layers": 4, "layer_types": ["conv", "full_attention", "conv", "full_attention"],
+        "num_dense_layers": 1, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+    },
+    "olmo_hybrid": {
+        **GATED, "num_hidden_layers": 4, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+        "linear_key_head_dim": 12, "linear_value_head_dim": 16, "pad_token_id": 0,
+    },
+}  # fmt: skip
+#: Positions of a sequence that a fallback's chunks divide; 40 for the others.
+LENGTHS = {"olmo_hybrid": 128}
+
+
+def convolved(batch, channels, kernel):
+    """Return what torch counts more for a short convolution: it also computes the padding's positions."""
+    return 2 * batch * channels * kernel * (kernel - 1)
+
+
+def scanned(batch, seq, inner, state):
+    """Return what torch counts more for Mamba: C·h as matrix products, which kernels compute as vectors."""
+    return 2 * batch * seq * inner * state + convolved(batch, inner, 4)
+
+
+def chunked(batch, seq, heads, width, state, groups, chunk):
+    """Return what torch counts more for Mamba-2, whose kernels it lacks.
+
+    Scores for each head, not each group, and a product that passes on the chunks' states, first and last.
+    """
+    scores = 2 * batch * seq * chunk * state * (heads - groups)
+    passed = 2 * batch * heads * width * state * (seq // chunk + 1) ** 2
+    return scores + passed + convolved(batch, heads * width + 2 * groups * state, 4)
+
+
+def by_delta_rules(batch, seq, keys, values, width, value_width):
+    """Return what torch counts more, or less, for a gated delta net, in chunks of 64.
+
+    It repeats keys for each value head before KKᵀ and QKᵀ. W and U come from a triangular system, whose
+    solution torch does not count.
+    """
+    repeated = 4 * batch * seq * 64 * width * (values - keys)
+    solved = 2 * batch * seq * 64 * values * (width + value_width)
+    return repeated - solved + convolved(batch, 2 * keys * width + values * value_width, 4)
+
+
+#: FLOPs of a forward pass that torch counts and that the kernels do not have, of `batch` and `seq`.
+FALLBACKS = {
+    "mamba": lambda b, n: 3 * scanned(b, n, 128, 8),
+    "falcon_mamba": lambda b, n: 3 * scanned(b, n, 128, 8),
+    "mamba2": lambda b, n: 3 * chunked(b, n, 8, 16, 16, 2, 20),
+    "recurrent_gemma": lambda b, n: 4 * convolved(b, 64, 4),
+    "jamba": lambda b, n: 4 * scanned(b, n, 128, 8),
+    "bamba": lambda b, n: 3 * chunked(b, n, 8, 16, 16, 2, 20),
+    "granitemoehybrid": lambda b, n: 2 * chunked(b, n, 8, 16, 16, 2, 20),
+    "nemotron_h": lambda b, n: 3 * chunked(b, n, 6, 16, 16, 2, 20),
+    "falcon_h1": lambda b, n: 3 * chunked(b, n, 8, 12, 16, 2, 20),
+    "zamba2": lambda b, n: 5 * chunked(b, n, 8, 16, 16, 2, 20),
+    "lfm2": lambda b, n: 3 * convolved(b, 64, 3),
+    "lfm2_moe": lambda b, n: 2 * convolved(b, 64, 3),
+    "olmo_hybrid": lambda b, n: 3 * by_delta_rules(b, n, 2, 4, 12, 16),
+}
