@@ -173,7 +173,37 @@ def test_the_name_of_a_repository_leads_to_its_model():
 def test_the_text_model_of_a_multimodal_configuration_is_read(llama):
     """Multimodal configurations hold it in ``text_config``."""
     outer = {"model_type": "something_with_pictures", "vision_config": {}, "text_config": llama}
-    assert from_config(outer).parameters == from_config(llama).parameters
+    model = from_config(outer)
+    assert model.parameters == from_config(llama).parameters
+    assert model.decode().not_counted.endswith("; all beside text_config, such as a vision model")
+    assert "beside" not in from_config(llama).left_out
+
+
+def test_the_outer_model_says_whether_both_ends_share_a_table(llama):
+    """transformers ties the classes that it loads; what a language model inside says is not read then."""
+    table = llama["vocab_size"] * llama["hidden_size"]
+    outer = {"model_type": "something_with_pictures", "text_config": {**llama, "tie_word_embeddings": True}}
+    untied = from_config({**outer, "tie_word_embeddings": False}).parameters
+    assert untied - from_config(outer).parameters == table
+
+
+@pytest.mark.parametrize(("seeing", "reading"), [("qwen3_vl", "qwen3"), ("qwen3_vl_moe", "qwen3_moe")])
+def test_the_language_model_of_qwen3_vl_is_qwen3(llama, seeing, reading):
+    sizes = {**llama, "head_dim": 32, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    del sizes["model_type"]
+    inner = {**sizes, "model_type": f"{seeing}_text", "num_key_value_heads": 2}
+    like = from_config({**inner, "model_type": reading})
+    for config in (inner, {"model_type": seeing, "text_config": inner}):
+        found = from_config(config)
+        assert found.parameters == like.parameters
+        assert found.cache_bytes() == like.cache_bytes()
+
+
+def test_an_attention_without_an_output_gate_has_fewer_queries():
+    """vLLM's modelling code of Qwen3.5: ``attn_output_gate`` doubles the product that makes the queries."""
+    small = {"model_type": "qwen3_5_text", "hidden_size": 64, "num_hidden_layers": 4, "head_dim": 32}
+    gated, plain = (from_config({**small, "attn_output_gate": said}).parameters for said in (True, False))
+    assert gated - plain == 64 * 16 * 32
 
 
 def test_alternative_names_of_fields_give_the_same_model():

@@ -12,7 +12,7 @@ from costmodel.models.config import CATALOGUE, _yaml
 from costmodel.symbols import symbol
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
-UNITS = {"M": 10**6, "B": 10**9}
+UNITS = {"M": 10**6, "B": 10**9, "T": 10**12}
 
 
 def at(expression, **sizes):
@@ -32,7 +32,7 @@ def test_parameters_equal_the_published_number(name):
     if isinstance(model.published, int):
         assert model.parameters == model.published
         return
-    digits, unit = re.fullmatch(r"([\d.]+)([MB])", model.published).groups()
+    digits, unit = re.fullmatch(r"([\d.]+)([MBT])", model.published).groups()
     places = len(digits.partition(".")[2])
     assert round(model.parameters / UNITS[unit], places) == float(digits)
 
@@ -118,6 +118,8 @@ NEXT = {
     **GATED, **SHARED, "shared_expert_intermediate_size": 32, "head_dim": 16, "linear_num_key_heads": 2,
     "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 16,
 }  # fmt: skip
+NEXT_DENSE = {key: value for key, value in NEXT.items() if "expert" not in key}
+NEXT_SPARSE = {key: value for key, value in NEXT.items() if key != "intermediate_size"}
 LLAMA_4 = {
     **SMALL, "intermediate_size": 32, "intermediate_size_mlp": 96, "num_key_value_heads": 2, "head_dim": 16,
     "num_local_experts": 4,
@@ -137,6 +139,9 @@ SELDOM = [
     ("mixtral", GATED, 1090368),
     ("qwen2_moe", {**GATED, **SHARED, "shared_expert_intermediate_size": 48, "qkv_bias": False}, 407232),
     ("qwen3_next", {**NEXT, "attention_bias": True}, 418904),
+    ("qwen3_5", NEXT_DENSE, 343000),
+    ("qwen3_5_text", {**NEXT_DENSE, "attention_bias": True, "tie_word_embeddings": True}, 279256),
+    ("qwen3_5_moe", NEXT_SPARSE, 418648),
     ("deepseek_v2", {**LATENT, "attention_bias": True}, 345272),
     ("deepseek_v3", {**LATENT, "attention_bias": True}, 345292),
     ("llama4_text", {**LLAMA_4, "moe_layers": [1, 3]}, 338240),
@@ -260,8 +265,13 @@ def test_delta_rules_with_a_non_square_state_are_refused():
 
 
 def test_active_parameters_of_mixtures_are_as_published():
-    """Weights that one token meets: 12.9B in Mixtral, 37B in DeepSeek-V3 (their papers)."""
-    for name, active in (("mixtral-8x7b", 12.9e9), ("deepseek-v3", 37e9), ("qwen3-30b-a3b", 3.3e9)):
+    """Weights that one token meets: 12.9B in Mixtral, 37B in DeepSeek-V3, 32.6B in Kimi K2 (their papers)."""
+    for name, active in (
+        ("mixtral-8x7b", 12.9e9),
+        ("deepseek-v3", 37e9),
+        ("qwen3-30b-a3b", 3.3e9),
+        ("kimi-k2", 32.6e9),
+    ):
         decode = load(name).decode()
         weights = at(decode.tensors().weights, batch=1, seq_kv=1) / 2
         embedded = load(name).fields.vocab * load(name).fields.d_model

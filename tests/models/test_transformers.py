@@ -10,6 +10,7 @@ import pytest
 from costmodel import evaluate
 from costmodel.models import available, from_config, load
 from costmodel.models.config import CATALOGUE, _yaml
+from costmodel.symbols import symbol
 
 torch = pytest.importorskip("torch")
 flop_counter = pytest.importorskip("torch.utils.flop_counter")
@@ -23,12 +24,15 @@ with warnings.catch_warnings():
 OWN = ("transformer", "gnmt")
 #: Architectures that are not causal language models, and their classes.
 CLASSES = {"bert": "BertForPreTraining", "t5": "T5ForConditionalGeneration"}
+#: Architectures whose code elsewhere is that of another one here.
+SAME = {"kimi_k2": "deepseek_v3"}
 
 
 def build(figures, device):
     """Return the model of a configuration, with eager attention, whose products any counter counts."""
     figures = dict(figures)
     kind = figures.pop("model_type")
+    kind = SAME.get(kind, kind)
     with warnings.catch_warnings(), torch.device(device):
         warnings.simplefilter("ignore")
         config = transformers.AutoConfig.for_model(kind, **figures)
@@ -60,6 +64,14 @@ LATENT = {
     "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8, "n_routed_experts": 4,
     "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "first_k_dense_replace": 1,
 }  # fmt: skip
+DELTA = {
+    **GATED, "num_hidden_layers": 4, "head_dim": 32, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16, "linear_value_head_dim": 16,
+}  # fmt: skip
+SHARED = {
+    "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 48,
+}  # fmt: skip
 CONFIGS = {
     "llama": {**GATED},
     "mistral": {**GATED, "sliding_window": None},
@@ -72,13 +84,10 @@ CONFIGS = {
     "phi3": {**GATED, "pad_token_id": 0},
     "gpt_oss": {**GATED, "head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2},
     "qwen3_moe": {**GATED, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
-    "qwen2_moe": {
-        **GATED,
-        "num_experts": 4,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 32,
-        "shared_expert_intermediate_size": 48,
-    },
+    "qwen2_moe": {**GATED, **SHARED},
+    "qwen3_next": {**DELTA, **SHARED},
+    "qwen3_5_text": DELTA,
+    "qwen3_5_moe_text": {**DELTA, **SHARED},
     "deepseek_v2": {**GATED, "num_key_value_heads": 4, **LATENT, "q_lora_rank": 24, "topk_method": "greedy"},
     "deepseek_v3": {
         **GATED,
@@ -96,10 +105,31 @@ CONFIGS = {
 }
 
 
+def beyond_a_delta_net(figures, batch, seq):
+    """Return the FLOPs that torch counts in one delta net of Hugging Face's fallback, less the kernels' own.
+
+    It repeats keys for every value head before KKᵀ and QKᵀ; it solves for W and U, of all tokens in chunks of
+    64, by substitution, which torch does not count; and its convolution also computes three padded positions.
+    """
+    keys, values = figures["linear_num_key_heads"], figures["linear_num_value_heads"]
+    width, pairs = figures["linear_key_head_dim"], seq * 64
+    repeated, solved = 4 * batch * (values - keys) * width * pairs, 4 * batch * values * width * pairs
+    padded = 2 * batch * (2 * keys + values) * width * 4 * 3
+    return repeated - solved + padded
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_parameters_of_a_small_model_equal_those_of_hugging_faces_module(kind):
+    figures = {"model_type": kind, **CONFIGS[kind]}
+    module = build(figures, "meta")
+    offsets = sum(b.numel() for key, b in module.named_buffers() if key.endswith("correction_bias"))
+    assert from_config(figures).parameters == sum(p.numel() for p in module.parameters()) + offsets
+
+
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_flops_of_a_forward_pass_equal_torchs_count(kind):
     figures = {"model_type": kind, **CONFIGS[kind]}
-    batch, seq = 2, 40
+    batch, seq = 2, 128 if "linear_num_key_heads" in figures else 40
     module = build(figures, "cpu").eval()
     tokens = torch.zeros(batch, seq, dtype=torch.long)
     inputs = {"input_ids": tokens}
@@ -116,4 +146,59 @@ def test_flops_of_a_forward_pass_equal_torchs_count(kind):
     if kind == "mamba":
         # Here C·h of the scan is not a matrix product, and the convolution skips the padding.
         counted -= 3 * 2 * batch * 128 * (seq * 8 + 3 * 4)
+    elif "linear_num_key_heads" in figures:
+        counted -= 3 * beyond_a_delta_net(figures, batch, seq)
     assert evaluate(ours, batch=batch, **sizes)["matrix_flops"] == counted
+
+
+#: Vision-language models: a few fields of the language model inside; the rest have the defaults of its class.
+SEEING = {
+    "qwen3_vl": {"num_hidden_layers": 3, "num_key_value_heads": 8},
+    "qwen3_vl_moe": {"num_hidden_layers": 3, "head_dim": 64},
+    "qwen3_5": {"num_hidden_layers": 5},
+    "qwen3_5_moe": {"num_hidden_layers": 5, "num_experts": 16},
+    "kimi_k25": {"num_hidden_layers": 5, "n_routed_experts": 16},
+}
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("kind", SEEING)
+def test_of_a_model_that_sees_the_language_model_is_counted(kind, tied):
+    """From its configuration as saved, without what equals the defaults of the classes."""
+    with warnings.catch_warnings(), torch.device("meta"):
+        warnings.simplefilter("ignore")
+        config = transformers.AutoConfig.for_model(kind, text_config=SEEING[kind], tie_word_embeddings=tied)
+        module = transformers.AutoModelForImageTextToText.from_config(config)
+    saved = config.to_diff_dict()
+    inner = module.model.language_model
+    offsets = sum(b.numel() for key, b in inner.named_buffers() if key.endswith("correction_bias"))
+    expected = sum(p.numel() for p in inner.parameters()) + offsets
+    expected += 0 if tied else module.lm_head.weight.numel()
+    model = from_config(saved)
+    assert model.parameters == expected < sum(p.numel() for p in module.parameters())
+    assert "all beside text_config, such as a vision model" in model.left_out
+    assert "of the language model" in model.parameters_text
+
+
+@pytest.mark.parametrize("kind", ["qwen3_5_text", "qwen3_5_moe_text"])
+def test_a_cache_holds_what_hugging_faces_does_after_a_pass(kind):
+    """Keys and values of the attention layer, a square state in fp32 and the convolution's last inputs.
+
+    Hugging Face keeps as many inputs as the convolution has weights, although a step needs one less.
+    """
+    figures, batch, seq = {"model_type": kind, **CONFIGS[kind]}, 2, 10
+    with torch.no_grad():
+        cache = build(figures, "cpu")(input_ids=torch.zeros(batch, seq, dtype=torch.long)).past_key_values
+    held = spare = 0
+    for layer in cache.layers:
+        for name in ("keys", "values", "conv_states", "recurrent_states"):
+            held += sum(4 * tensor.numel() for tensor in tensors_of(getattr(layer, name, None)))
+        for tensor in tensors_of(getattr(layer, "conv_states", None)):
+            spare += 4 * tensor.numel() // figures.get("linear_conv_kernel_dim", 4)
+    sizes = {symbol("batch"): batch, symbol("seq_kv"): seq}
+    assert from_config(figures).cache_bytes("fp32").subs(sizes) == held - spare
+
+
+def tensors_of(held):
+    """Return the tensors of an entry of a cache: one, several by their index, or none."""
+    return [held] if isinstance(held, torch.Tensor) else list((held or {}).values())

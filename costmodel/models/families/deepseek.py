@@ -1,4 +1,4 @@
-"""DeepSeek V2 and V3: latent attention (MLA), and routed experts beside shared ones."""
+"""DeepSeek V2 and V3, and Kimi K2: latent attention (MLA), and routed experts beside shared ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,32 @@ class Traits:
     correction: bool = False
 
 
-TRAITS = {"deepseek_v2": Traits(), "deepseek_v3": Traits(correction=True)}
+TRAITS = {
+    "deepseek_v2": Traits(),
+    "deepseek_v3": Traits(correction=True),
+    "kimi_k2": Traits(correction=True),
+    "kimi_k25": Traits(correction=True),
+}
+#: Defaults of DeepseekV3Config, which is also the class of Kimi's language models (transformers,
+#: configuration_deepseek_v3.py and configuration_kimi_k25.py).
+_V3 = {
+    "vocab_size": 129280,
+    "hidden_size": 7168,
+    "intermediate_size": 18432,
+    "moe_intermediate_size": 2048,
+    "num_hidden_layers": 61,
+    "num_attention_heads": 128,
+    "n_shared_experts": 1,
+    "n_routed_experts": 256,
+    "num_experts_per_tok": 8,
+    "kv_lora_rank": 512,
+    "q_lora_rank": 1536,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+    "first_k_dense_replace": 3,
+}
+LEFT_TO_DEFAULTS = dict.fromkeys(("deepseek_v3", "kimi_k2", "kimi_k25"), _V3)
 
 FIELDS = {
     "type": Field(("model_type",), kind=str),
@@ -90,8 +115,9 @@ DEEPSEEK = Family(
     parts=parts,
     source=(
         "DeepSeek-AI, arXiv 2405.04434 (V2), §2.1 and appendix C; arXiv 2412.19437 (V3), §2; Hugging Face "
-        "transformers, modeling_deepseek_v2.py and modeling_deepseek_v3.py"
+        "transformers, modeling_deepseek_v2.py and modeling_deepseek_v3.py; Kimi team, arXiv 2507.20534 (K2)"
     ),
     left_out="dropout, masks, sampling; multi-token prediction (MTP)",
     cut={"heads": "heads", "d_ff": "inner width"},
+    left_to_defaults=LEFT_TO_DEFAULTS,
 )
