@@ -64,6 +64,10 @@ LATENT = {
     "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8, "n_routed_experts": 4,
     "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "first_k_dense_replace": 1,
 }  # fmt: skip
+SPARSE = {
+    **GATED, "num_key_value_heads": 4, **LATENT, "q_lora_rank": 24, "n_group": 1, "topk_group": 1,
+    "index_topk": 16, "index_n_heads": 2, "index_head_dim": 12,
+}  # fmt: skip
 DELTA = {
     **GATED, "num_hidden_layers": 4, "head_dim": 32, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
     "linear_key_head_dim": 16, "linear_value_head_dim": 16,
@@ -97,6 +101,8 @@ CONFIGS = {
         "n_group": 1,
         "topk_group": 1,
     },
+    "deepseek_v32": SPARSE,
+    "glm_moe_dsa": {**SPARSE, "indexer_types": ["full", "shared", "full"]},
     "mamba": {"vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 3, "state_size": 8},
     "opt": {**SMALL, "ffn_dim": 256, "max_position_embeddings": 128, "word_embed_proj_dim": 64},
     "bert": {**SMALL, "intermediate_size": 256, "max_position_embeddings": 128},
@@ -116,6 +122,19 @@ def beyond_a_delta_net(figures, batch, seq):
     repeated, solved = 4 * batch * (values - keys) * width * pairs, 4 * batch * values * width * pairs
     padded = 2 * batch * (2 * keys + values) * width * 4 * 3
     return repeated - solved + padded
+
+
+def beyond_sparse_attention(figures, batch, seq):
+    """Return the FLOPs that torch counts in one layer's sparse attention, less the kernels' own.
+
+    Hugging Face masks the scores of all pairs, of keys and values made for each head; kernels attend to the
+    chosen positions alone, in the latent space. The products that go there and back take as much as those
+    that make keys and values.
+    """
+    rank, rope = figures["kv_lora_rank"], figures["qk_rope_head_dim"]
+    dense = seq * (figures["qk_nope_head_dim"] + rope + figures["v_head_dim"])
+    sparse = figures["index_topk"] * (2 * rank + rope)
+    return 2 * batch * figures["num_attention_heads"] * seq * (dense - sparse)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -148,6 +167,8 @@ def test_flops_of_a_forward_pass_equal_torchs_count(kind):
         counted -= 3 * 2 * batch * 128 * (seq * 8 + 3 * 4)
     elif "linear_num_key_heads" in figures:
         counted -= 3 * beyond_a_delta_net(figures, batch, seq)
+    elif "index_topk" in figures:
+        counted -= 3 * beyond_sparse_attention(figures, batch, seq)
     assert evaluate(ours, batch=batch, **sizes)["matrix_flops"] == counted
 
 
@@ -180,9 +201,9 @@ def test_of_a_model_that_sees_the_language_model_is_counted(kind, tied):
     assert "of the language model" in model.parameters_text
 
 
-@pytest.mark.parametrize("kind", ["qwen3_5_text", "qwen3_5_moe_text"])
+@pytest.mark.parametrize("kind", ["qwen3_5_text", "qwen3_5_moe_text", "deepseek_v32", "glm_moe_dsa"])
 def test_a_cache_holds_what_hugging_faces_does_after_a_pass(kind):
-    """Keys and values of the attention layer, a square state in fp32 and the convolution's last inputs.
+    """Keys and values, or latents; a square state and a convolution's last inputs; an indexer's keys.
 
     Hugging Face keeps as many inputs as the convolution has weights, although a step needs one less.
     """
@@ -191,7 +212,7 @@ def test_a_cache_holds_what_hugging_faces_does_after_a_pass(kind):
         cache = build(figures, "cpu")(input_ids=torch.zeros(batch, seq, dtype=torch.long)).past_key_values
     held = spare = 0
     for layer in cache.layers:
-        for name in ("keys", "values", "conv_states", "recurrent_states"):
+        for name in ("keys", "values", "conv_states", "recurrent_states", "indexer_keys"):
             held += sum(4 * tensor.numel() for tensor in tensors_of(getattr(layer, name, None)))
         for tensor in tensors_of(getattr(layer, "conv_states", None)):
             spare += 4 * tensor.numel() // figures.get("linear_conv_kernel_dim", 4)
@@ -202,3 +223,12 @@ def test_a_cache_holds_what_hugging_faces_does_after_a_pass(kind):
 def tensors_of(held):
     """Return the tensors of an entry of a cache: one, several by their index, or none."""
     return [held] if isinstance(held, torch.Tensor) else list((held or {}).values())
+
+
+@pytest.mark.parametrize(
+    "said", [{}, {"index_topk_freq": 3}, {"index_topk_freq": 2, "index_skip_topk_offset": 4}]
+)
+def test_the_layers_that_have_an_indexer_are_those_of_hugging_faces_configuration(said):
+    config = transformers.AutoConfig.for_model("glm_moe_dsa", num_hidden_layers=9, **said)
+    ours = from_config({"model_type": "glm_moe_dsa", "num_hidden_layers": 9, **said}).prefill().parts
+    assert sum(int(p.repeats) for p in ours if p.name == "indexer") == config.indexer_types.count("full")
