@@ -199,6 +199,17 @@ def test_the_language_model_of_qwen3_vl_is_qwen3(llama, seeing, reading):
         assert found.cache_bytes() == like.cache_bytes()
 
 
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"moe_topk": 5}, "the 512 experts that compute, of 768, have a whole share, got 5"),
+        ({"zero_expert_type": "copy"}, "zero_expert_type: wanted identity, got 'copy'"),
+    ],
+)
+def test_experts_of_longcat_that_cannot_be_counted_are_refused(said, message):
+    assert message in refused_use({"model_type": "longcat_flash", **said})
+
+
 def test_an_attention_without_an_output_gate_has_fewer_queries():
     """vLLM's modelling code of Qwen3.5: ``attn_output_gate`` doubles the product that makes the queries."""
     small = {"model_type": "qwen3_5_text", "hidden_size": 64, "num_hidden_layers": 4, "head_dim": 32}

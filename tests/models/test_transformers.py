@@ -43,6 +43,21 @@ def build(figures, device):
         return transformers.AutoModelForCausalLM.from_config(config)
 
 
+def parameters_of(module):
+    """Return a module's parameters as checkpoints have them.
+
+    The router's offsets are a parameter in DeepSeek's code but a buffer in Hugging Face's, which also
+    allocates products up for LongCat's experts that do nothing; no checkpoint has these.
+    """
+    offsets = sum(b.numel() for key, b in module.named_buffers() if key.endswith("correction_bias"))
+    idle = sum(
+        m.zero_expert_num * m.gate_up_proj[0].numel()
+        for m in module.modules()
+        if hasattr(m, "zero_expert_num")
+    )
+    return sum(p.numel() for p in module.parameters()) + offsets - idle
+
+
 def figures_of(name):
     return {key: figure["value"] for key, figure in _yaml(CATALOGUE / f"{name}.yaml")["figures"].items()}
 
@@ -52,10 +67,7 @@ def test_parameters_equal_those_of_hugging_faces_module(name):
     figures = figures_of(name)
     if figures["model_type"] in OWN:
         pytest.skip("not one of Hugging Face's architectures")
-    module = build(figures, "meta")
-    # The router's offsets are a parameter in DeepSeek's code but a buffer in Hugging Face's.
-    offsets = sum(b.numel() for key, b in module.named_buffers() if key.endswith("correction_bias"))
-    assert load(name).parameters == sum(p.numel() for p in module.parameters()) + offsets
+    assert load(name).parameters == parameters_of(build(figures, "meta"))
 
 
 SMALL = {"vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -67,6 +79,11 @@ LATENT = {
 SPARSE = {
     **GATED, "num_key_value_heads": 4, **LATENT, "q_lora_rank": 24, "n_group": 1, "topk_group": 1,
     "index_topk": 16, "index_n_heads": 2, "index_head_dim": 12,
+}  # fmt: skip
+SHORTCUT = {
+    "vocab_size": 1000, "hidden_size": 64, "num_layers": 3, "num_attention_heads": 4, "ffn_hidden_size": 96,
+    "kv_lora_rank": 16, "q_lora_rank": 24, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8,
+    "n_routed_experts": 4, "moe_topk": 3, "expert_ffn_hidden_size": 32, "head_dim": 4,
 }  # fmt: skip
 DELTA = {
     **GATED, "num_hidden_layers": 4, "head_dim": 32, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
@@ -102,6 +119,9 @@ CONFIGS = {
         "topk_group": 1,
     },
     "deepseek_v32": SPARSE,
+    "glm4_moe_lite": {**SPARSE, "first_k_dense_replace": 1},
+    # With experts that do nothing, the FLOPs would depend on the tokens.
+    "longcat_flash": {**SHORTCUT, "zero_expert_num": 0},
     "glm_moe_dsa": {**SPARSE, "indexer_types": ["full", "shared", "full"]},
     "mamba": {"vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 3, "state_size": 8},
     "opt": {**SMALL, "ffn_dim": 256, "max_position_embeddings": 128, "word_embed_proj_dim": 64},
@@ -140,9 +160,7 @@ def beyond_sparse_attention(figures, batch, seq):
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_parameters_of_a_small_model_equal_those_of_hugging_faces_module(kind):
     figures = {"model_type": kind, **CONFIGS[kind]}
-    module = build(figures, "meta")
-    offsets = sum(b.numel() for key, b in module.named_buffers() if key.endswith("correction_bias"))
-    assert from_config(figures).parameters == sum(p.numel() for p in module.parameters()) + offsets
+    assert from_config(figures).parameters == parameters_of(build(figures, "meta"))
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -167,9 +185,19 @@ def test_flops_of_a_forward_pass_equal_torchs_count(kind):
         counted -= 3 * 2 * batch * 128 * (seq * 8 + 3 * 4)
     elif "linear_num_key_heads" in figures:
         counted -= 3 * beyond_a_delta_net(figures, batch, seq)
-    elif "index_topk" in figures:
+    elif kind in ("deepseek_v32", "glm_moe_dsa"):
         counted -= 3 * beyond_sparse_attention(figures, batch, seq)
     assert evaluate(ours, batch=batch, **sizes)["matrix_flops"] == counted
+
+
+def test_experts_that_do_nothing_have_scores_and_offsets_but_no_weights():
+    figures = {"model_type": "longcat_flash", **SHORTCUT, "zero_expert_num": 2}
+    model = from_config(figures)
+    assert model.parameters == parameters_of(build(figures, "meta"))
+    # Of 3 choices among 6, a third falls on those 2.
+    plain = from_config({**figures, "zero_expert_num": 0, "moe_topk": 2})
+    more, fewer = (evaluate(m.prefill("fp32"), batch=1, seq=7)["matrix_flops"] for m in (model, plain))
+    assert more - fewer == 3 * 2 * 7 * 64 * 2
 
 
 #: Vision-language models: a few fields of the language model inside; the rest have the defaults of its class.
@@ -191,9 +219,7 @@ def test_of_a_model_that_sees_the_language_model_is_counted(kind, tied):
         config = transformers.AutoConfig.for_model(kind, text_config=SEEING[kind], tie_word_embeddings=tied)
         module = transformers.AutoModelForImageTextToText.from_config(config)
     saved = config.to_diff_dict()
-    inner = module.model.language_model
-    offsets = sum(b.numel() for key, b in inner.named_buffers() if key.endswith("correction_bias"))
-    expected = sum(p.numel() for p in inner.parameters()) + offsets
+    expected = parameters_of(module.model.language_model)
     expected += 0 if tied else module.lm_head.weight.numel()
     model = from_config(saved)
     assert model.parameters == expected < sum(p.numel() for p in module.parameters())
@@ -201,7 +227,9 @@ def test_of_a_model_that_sees_the_language_model_is_counted(kind, tied):
     assert "of the language model" in model.parameters_text
 
 
-@pytest.mark.parametrize("kind", ["qwen3_5_text", "qwen3_5_moe_text", "deepseek_v32", "glm_moe_dsa"])
+@pytest.mark.parametrize(
+    "kind", ["qwen3_5_text", "qwen3_5_moe_text", "deepseek_v32", "glm_moe_dsa", "longcat_flash"]
+)
 def test_a_cache_holds_what_hugging_faces_does_after_a_pass(kind):
     """Keys and values, or latents; a square state and a convolution's last inputs; an indexer's keys.
 

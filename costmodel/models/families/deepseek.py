@@ -1,4 +1,7 @@
-"""DeepSeek V2 to V3.2, Kimi K2 and GLM-5: latent attention (MLA), and routed experts beside shared ones."""
+"""DeepSeek V2 to V3.2, Kimi K2, GLM-4.7-Flash and GLM-5.
+
+Latent attention (MLA), in the newest over positions that an indexer chooses, and experts beside shared ones.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +41,7 @@ TRAITS = {
     "kimi_k25": Traits(correction=True),
     "deepseek_v32": Traits(correction=True, sparse=True),
     "glm_moe_dsa": Traits(correction=True, sparse=True),
+    "glm4_moe_lite": Traits(correction=True),
 }
 #: Defaults of DeepseekV3Config, which is also the class of Kimi's language models (transformers,
 #: configuration_deepseek_v3.py and configuration_kimi_k25.py).
@@ -73,10 +77,27 @@ _GLM = {
     "v_head_dim": 256,
     "index_n_heads": 32,
 }
+#: Of Glm4MoeLiteConfig (configuration_glm4_moe_lite.py); all layers but the first have experts.
+_LITE = {
+    **_V3,
+    "vocab_size": 154880,
+    "hidden_size": 2048,
+    "intermediate_size": 10240,
+    "moe_intermediate_size": 1536,
+    "num_hidden_layers": 47,
+    "num_attention_heads": 20,
+    "n_routed_experts": 64,
+    "num_experts_per_tok": 4,
+    "q_lora_rank": 768,
+    "qk_nope_head_dim": 192,
+    "v_head_dim": 256,
+    "first_k_dense_replace": 1,
+}
 LEFT_TO_DEFAULTS = {
     **dict.fromkeys(("deepseek_v3", "kimi_k2", "kimi_k25"), _V3),
     "deepseek_v32": _V32,
     "glm_moe_dsa": _GLM,
+    "glm4_moe_lite": _LITE,
 }
 #: Entries allowed in ``mlp_layer_types``, ``indexer_types`` and ``layer_types``; the letters of a pattern.
 MLP_TYPES, INDEXER_TYPES, LAYER_TYPES = ("dense", "sparse"), ("full", "shared"), ("indexed_attention",)
@@ -192,7 +213,7 @@ DEEPSEEK = Family(
         "DeepSeek-AI, arXiv 2405.04434 (V2), §2.1 and appendix C; arXiv 2412.19437 (V3), §2; Hugging Face "
         "transformers, modeling_deepseek_v2.py and modeling_deepseek_v3.py; Kimi team, arXiv 2507.20534; "
         "DeepSeek-AI 2025, DeepSeek-V3.2-Exp, §1; transformers, modeling_deepseek_v32.py and "
-        "modeling_glm_moe_dsa.py"
+        "modeling_glm_moe_dsa.py, modeling_glm4_moe_lite.py"
     ),
     left_out=(
         "dropout, masks, sampling; multi-token prediction (MTP); of sparse attention, that engines attend to "
