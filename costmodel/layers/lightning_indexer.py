@@ -12,19 +12,20 @@ from costmodel.cost import ONE, ZERO, Phase, Tensors
 from costmodel.layers._attention import HQ, B, D, N
 from costmodel.layers._indexed import PLACE_BYTES
 from costmodel.layers._kernels import gemm, stream
+from costmodel.layers._pairs import whole_before
 from costmodel.layers._stored import StoredCache
-from costmodel.symbols import ceil_div, symbol, tree_depth
+from costmodel.symbols import ceil_div, symbols, tree_depth
 
-K = symbol("top_k")
+K, STRIDE = symbols("top_k stride")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LightningIndexer(StoredCache):
     """I(t, s) = Σ_h w(t, h) · ReLU(q(t, h) · k(s)) for every earlier position s, and the largest `top_k`.
 
-    All heads share one key per position, which is cached. A pair of positions takes 2·h·d matrix FLOP and
-    3·h vector FLOP (ReLU, weight, sum), so that the layer is quadratic in the length, with one number per
-    pair going through memory in fp32.
+    All heads share one key per position (DeepSeek-V4: per `stride` positions), which is cached. A pair takes
+    2·h·d matrix FLOP and 3·h vector FLOP (ReLU, weight, sum), so that the layer is quadratic in the length,
+    with one number per pair going through memory in fp32.
 
     Parameters
     ----------
@@ -41,11 +42,12 @@ class LightningIndexer(StoredCache):
         "reading the scores again for each digit of a radix selection; the indexer's own loss"
     )
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "heads", "head_dim")
-    defaults: ClassVar[dict[str, str | int]] = {"top_k": 2048}
+    defaults: ClassVar[dict[str, str | int]] = {"top_k": 2048, "stride": 1}
     meanings: ClassVar[Mapping[str, str]] = {
         "heads": "heads of the indexer",
         "head_dim": "width of its queries and of its keys, which all heads share",
-        "top_k": "positions chosen for a query",
+        "top_k": "keys chosen for a query",
+        "stride": "positions of which one key is made; a query sees the keys of complete ones",
     }
     directions: ClassVar[tuple[str, ...]] = ("fwd",)
 
@@ -59,15 +61,21 @@ class LightningIndexer(StoredCache):
         return ONE if self.decode else N
 
     @property
+    def keys(self) -> sp.Expr:
+        """Keys of a sequence: ⌊n/stride⌋."""
+        return ceil_div(N - STRIDE + 1, STRIDE)
+
+    @property
     def pairs(self) -> sp.Expr:
-        """Pairs of a query with itself or an earlier position; ``torch`` counts all."""
-        whole = N if self.convention == "torch" else (N + 1) / 2
-        return N if self.decode else N * whole
+        """Pairs of a query with a key of positions up to its own; ``torch`` counts all."""
+        if self.decode or self.convention == "torch":
+            return self.queries * self.keys
+        return whole_before(N + 1, STRIDE)
 
     @property
     def chosen(self) -> sp.Expr:
-        """Most positions chosen for a query."""
-        return sp.Min(N, K)
+        """Most keys chosen for a query."""
+        return sp.Min(self.keys, K)
 
     def forward(self) -> tuple[Phase, ...]:
         """The scores of all earlier positions, summed over heads; then the choice of the largest."""
@@ -80,9 +88,9 @@ class LightningIndexer(StoredCache):
         which has the same arithmetic and the same result; the mean query sees half of the positions.
         """
         if self.decode:
-            kernel = stream(self, "index scores", rows=B * N, cols=D, reads=1, writes=0)
+            kernel = stream(self, "index scores", rows=B * sp.Max(ONE, self.keys), cols=D, reads=1, writes=0)
         else:
-            mean = ceil_div(N + 1, sp.Integer(2))
+            mean = ceil_div(self.keys + 1, sp.Integer(2))
             kernel = gemm(self, "index scores", batch=B, m=N, n=mean, k=HQ * D)
         heads = B * HQ * self.pairs
         # torch sums over heads with a product of its own.
@@ -104,10 +112,10 @@ class LightningIndexer(StoredCache):
         """Read every score; write the places of the largest. At least one comparison per score."""
         rows = B * self.queries
         places = PLACE_BYTES * rows * self.chosen
-        mean = self.pairs / self.queries
+        mean = sp.Max(ONE, self.pairs / self.queries)  # a short sequence may have no key yet
         wide = self.stat_bytes / self.bytes
         found = stream(
-            self, "choice", rows=rows, cols=mean, reads=wide, writes=0, vector=1, depth=tree_depth(N),
+            self, "choice", rows=rows, cols=mean, reads=wide, writes=0, vector=1, depth=tree_depth(self.keys),
             extra_write=places,
         )  # fmt: skip
         return replace(found, flops={("vector", self.accumulate): B * self.pairs}, read=self._written())
@@ -126,7 +134,7 @@ class LightningIndexer(StoredCache):
 
     def cache_size(self) -> sp.Expr:
         """Size of the keys of all positions [bytes]."""
-        return self.cached_bytes * B * N * D
+        return self.cached_bytes * B * self.keys * D
 
     def backward(self) -> tuple[Phase, ...]:
         """Nothing: the choice has no gradient, and the indexer learns from a loss of its own."""

@@ -59,6 +59,16 @@ class TopKAttention(_MaskedAttention):
         return N * mask.met if self.convention == "torch" else mask.pairs
 
     @property
+    def _table(self) -> sp.Expr:
+        """Rows of keys."""
+        return N
+
+    @property
+    def _listed(self) -> sp.Expr:
+        """Places in the list of one query."""
+        return sp.Min(N, K)
+
+    @property
     def _width(self) -> sp.Expr:
         """Numbers of a position that a head reads."""
         return D if self.latent else D + DV
@@ -70,15 +80,15 @@ class TopKAttention(_MaskedAttention):
 
     def _keys(self) -> sp.Expr:
         """Size of K and V [bytes]."""
-        return self.bytes * B * N * HKV * self._width
+        return self.bytes * B * self._table * HKV * self._width
 
     def _seldom(self) -> sp.Expr:
         """Size of the keys and values that the data may leave unchosen: all but the first `top_k` [bytes]."""
-        return self.bytes * B * (N - self.mask().met) * HKV * self._width
+        return self.bytes * B * (N - sp.Min(N, K)) * HKV * self._width
 
     def _places(self) -> sp.Expr:
         """Size of the chosen positions' numbers [bytes]."""
-        return PLACE_BYTES * B * N * HKV * self.mask().met
+        return PLACE_BYTES * B * N * HKV * self._listed
 
     def forward(self) -> tuple[Phase, ...]:
         """One kernel, as of other masks; every query loads its keys."""
@@ -94,7 +104,7 @@ class TopKAttention(_MaskedAttention):
     def backward(self) -> tuple[Phase, ...]:
         """Row sums, then one kernel; every query loads its keys, and adds to their gradients in fp32."""
         rows, main = super().backward()
-        sums = self.stat_bytes * B * N * HKV * self._width
+        sums = self.stat_bytes * B * self._table * HKV * self._width
         gathered = replace(
             main,
             read=main.read + self._places(),

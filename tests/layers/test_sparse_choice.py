@@ -1,4 +1,7 @@
-"""DeepSeek's sparse attention: the indexer that chooses positions, and attention to those."""
+"""DeepSeek's sparse attention: the indexer that chooses positions, and attention to those.
+
+DeepSeek-V4's too, to a window and to entries that stand for several positions, and its hyper-connections.
+"""
 
 import math
 
@@ -14,14 +17,20 @@ from costmodel.models import from_config, load
 from costmodel.models._decoding import LatentCore, SparseLatentCore
 from costmodel.symbols import symbol
 
-#: Sequences, positions, heads of the indexer, its width, positions chosen; all different.
-INDEXED = [(3, 11, 2, 7, 4), (2, 9, 4, 3, 16), (1, 33, 6, 5, 8), (2, 18, 1, 9, 17)]
+#: Sequences, positions, heads of the indexer, its width, keys chosen, positions of a key.
+INDEXED = [
+    (3, 11, 2, 7, 4, 1),
+    (2, 9, 4, 3, 16, 1),
+    (1, 33, 6, 5, 8, 3),
+    (2, 18, 1, 9, 17, 4),
+    (2, 3, 4, 5, 6, 7),
+]
 #: Sequences, query heads, key heads, positions, widths of keys and values, positions chosen, keys of a tile.
 CHOSEN = [(3, 6, 2, 11, 8, 5, 4, 2), (2, 4, 1, 9, 3, 7, 16, 4), (1, 5, 5, 40, 17, 2, 8, 3)]
 
 
 def indexed(point):
-    return dict(zip(("batch", "seq", "heads", "head_dim", "top_k"), point, strict=True))
+    return dict(zip(("batch", "seq", "heads", "head_dim", "top_k", "stride"), point, strict=True))
 
 
 def chosen(point):
@@ -33,17 +42,17 @@ def chosen(point):
 @pytest.mark.parametrize("point", INDEXED)
 def test_the_indexers_counts_equal_a_loop_over_pairs(point, decode):
     """Eq. 1 of the report; scores in fp32, places in int32, everything else in 2 bytes."""
-    batch, keys, heads, width, top = point
-    n = 1 if decode else keys
+    batch, n, heads, width, top, stride = point
+    keys = n // stride
     matrix = vector = compared = places = 0
-    for t in range(n):
-        earlier = keys - n + t + 1
-        for _ in range(earlier):
+    for t in range(n - 1 if decode else 0, n):
+        for _ in range((t + 1) // stride):
             for _ in range(heads):
                 matrix += 2 * width
                 vector += 3  # ReLU, times the head's weight, sum
             compared += 1
         places += min(keys, top)
+    n = 1 if decode else n
     found = evaluate(get("lightning-indexer")(decode=decode), **indexed(point))
     assert found["matrix_flops"] == batch * matrix
     assert found["vector_flops"] == batch * (vector + compared)
@@ -80,6 +89,76 @@ def test_the_counts_of_attention_to_chosen_positions_equal_a_loop_over_queries(p
     assert back["matrix_flops"] == 2 * batch * heads * pairs * (3 * width + 2 * values)
     assert back["l2_bytes"] == (2 + 2 * 4) * batch * groups * n * seen * row
     assert back["kept_bytes"] == queries + keys + places + outputs + sums
+
+
+#: Sequences, heads, positions, width, window, positions of an entry, entries seen.
+SPACED = [(3, 6, 11, 8, 3, 2, 4), (2, 4, 40, 5, 7, 4, 3), (1, 5, 9, 3, 16, 4, 1), (2, 3, 3, 4, 2, 5, 6)]
+
+
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize("point", SPACED)
+def test_the_counts_of_attention_to_compressed_entries_equal_a_loop_over_queries(point, listed):
+    batch, heads, n, width, window, stride, top = point
+    seen = top if listed else n
+    pairs = sum(min(t, window) + min(t // stride, seen) for t in range(1, n + 1))
+    names = ("batch", "heads", "seq", "head_dim", "window", "stride")
+    sizes = dict(zip(names, (batch, heads, n, width, window, stride), strict=True)) | {"kv_heads": 1}
+    sizes |= {"top_k": top} if listed else {}
+    found = evaluate(get("compressed-attention")(listed=listed), **sizes)
+    assert found["matrix_flops"] == pytest.approx(4 * batch * heads * pairs * width, rel=1e-12)
+    entries = n // stride
+    outside = 2 * batch * heads * n * width
+    places = 4 * batch * n * min(entries, top) if listed else 0
+    keys = 2 * batch * (n + entries) * width
+    assert found["hbm_bytes"] == 2 * outside + keys + places + 4 * batch * heads * n
+    assert found["l2_bytes"] == pytest.approx(2 * batch * pairs * width, rel=1e-12)
+    unread = 2 * batch * (entries - min(entries, top)) * width if listed else 0
+    assert found["compulsory_bytes"] == 2 * outside + keys - unread + places
+    back = evaluate(get("compressed-attention")(listed=listed, direction="bwd"), **sizes)
+    assert back["matrix_flops"] == pytest.approx(10 * batch * heads * pairs * width, rel=1e-12)
+
+
+def test_compressed_attention_is_linear_if_entries_are_chosen_and_else_quadratic():
+    """DeepSeek-V4, §2.3: n·(128 + 512) pairs against n²/256."""
+    chosen, every = (
+        evaluate(get("compressed-attention")(listed=listed), **CORE_V4, **more)["matrix_flops"]
+        for listed, more in ((True, {"stride": 4, "top_k": 512}), (False, {"stride": 128}))
+    )
+    assert chosen[1] / chosen[0] == pytest.approx(2, rel=1e-2)
+    assert every[1] / every[0] == pytest.approx(4, rel=5e-2)
+
+
+#: DeepSeek-V4-Flash's attention.
+CORE_V4 = {"batch": 1, "heads": 64, "kv_heads": 1, "head_dim": 512, "window": 128}
+CORE_V4 |= {"seq": np.array([2.0**20, 2.0**21])}
+
+
+@pytest.mark.parametrize("outward", [False, True])
+def test_torch_counts_the_products_of_a_hyper_connection(outward):
+    """modeling_deepseek_v4.py: the weights of a token, the collapse, and the mixing of its streams."""
+    torch = pytest.importorskip("torch")
+    counter = pytest.importorskip("torch.utils.flop_counter").FlopCounterMode
+    batch, n, width, streams = 2, 7, 6, 3
+    weights = streams * (streams + 2) if outward else streams
+    x, made = torch.randn(batch, n, streams, width), torch.randn(weights, streams * width)
+    with counter(display=False) as there:
+        found = torch.nn.functional.linear(x.flatten(2), made)
+        out = (torch.sigmoid(found[..., :streams, None]) * x).sum(2)
+        if outward:
+            mixed = found[..., 2 * streams :].unflatten(-1, (streams, streams))
+            out = torch.sigmoid(found[..., streams : 2 * streams, None]) * out.unsqueeze(2) + mixed @ x
+    sizes = {"batch": batch, "seq": n, "d_model": width, "streams": streams}
+    layer = get("hyper-connection")(outward=outward, convention="torch")
+    ours = evaluate(layer, **sizes)
+    assert ours["matrix_flops"] == there.get_total_flops()
+    assert ours["parameters"] == made.numel()
+    row = 2 * batch * n * width
+    moved = row * (2 * streams + 2) if outward else row * (streams + 1)
+    assert ours["compulsory_bytes"] == moved + 2 * made.numel()
+    # The weights of a token go through memory; the streams are read once more for each pass.
+    passes = (streams + 1) + (2 * streams + 1 if outward else 0)
+    between = 2 * batch * n * weights
+    assert ours["hbm_bytes"] == row * (streams + passes) + 2 * made.numel() + between
 
 
 def test_with_as_many_positions_chosen_as_there_are_it_is_causal_attention():

@@ -210,6 +210,45 @@ def test_experts_of_longcat_that_cannot_be_counted_are_refused(said, message):
     assert message in refused_use({"model_type": "longcat_flash", **said})
 
 
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"compress_ratios": [0, 4]}, "compress_ratios: wanted 0, 4, 128 for each of 3 layers, got 2"),
+        ({"compress_ratios": [0, 4, 8, 128]}, r"for each of 3 layers, got [8]"),
+        ({"layer_types": ["full_attention"] * 3}, "unknown entry 'full_attention' of layer_types"),
+        ({"mlp_layer_types": ["moe"]}, "mlp_layer_types has 1 entries for 3 layers"),
+        (
+            {"compress_rates": {"heavily_compressed_attention": 0}},
+            "heavily_compressed_attention should be a whole",
+        ),
+        ({"o_groups": 7}, "o_groups: wanted a divisor of 32768, got 7"),
+    ],
+)
+def test_kinds_of_layers_that_deepseek_v4_does_not_have_are_refused(said, message):
+    assert message in refused_use({"model_type": "deepseek_v4", "num_hidden_layers": 3, **said})
+
+
+def test_the_positions_of_an_entry_have_an_older_name_too():
+    """DeepseekV4Config folds ``compress_rate_hca`` into ``compress_rates``."""
+    config = {"model_type": "deepseek_v4", "num_hidden_layers": 2}
+    old, new = (
+        from_config({**config, **said}).cache_bytes()
+        for said in ({"compress_rate_hca": 64}, {"compress_rates": {"heavily_compressed_attention": 64}})
+    )
+    assert old == new != from_config(config).cache_bytes()
+
+
+def test_ratios_and_types_of_layers_say_the_same_of_deepseek_v4():
+    config = {"model_type": "deepseek_v4", "num_hidden_layers": 3}
+    listed = ["sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention"]
+    one, other = (
+        from_config({**config, **said})
+        for said in ({"layer_types": listed}, {"compress_ratios": [0, 4, 128, 0]})
+    )
+    assert one.cache_bytes() == other.cache_bytes()
+    assert one.parameters == other.parameters
+
+
 def test_an_attention_without_an_output_gate_has_fewer_queries():
     """vLLM's modelling code of Qwen3.5: ``attn_output_gate`` doubles the product that makes the queries."""
     small = {"model_type": "qwen3_5_text", "hidden_size": 64, "num_hidden_layers": 4, "head_dim": 32}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from costmodel import evaluate
 from costmodel.errors import CostmodelError
 from costmodel.models import available, from_config, load
 from costmodel.models.config import CATALOGUE, _yaml
@@ -288,6 +289,24 @@ def test_cache_bytes_per_token_are_as_published():
     ):
         cache = load(name).cache_bytes("bf16")
         assert at(cache, batch=1, seq_kv=1) == expected
+
+
+def test_deepseek_v4_costs_what_its_report_says_beside_v3_2():
+    """At a million tokens, V4-Flash has 1/9.8 of V3.2's FLOPs for a token and 1/13.7 of its cache.
+
+    The report counts its own formats, in which keys of the index have 4 bits in V4 and 8 in V3.2; here both
+    have 16, so that the ratios are lower.
+    """
+    old, new = load("deepseek-v3.2"), load("deepseek-v4-flash")
+    sizes = {"batch": 1, "seq_kv": 10**6}
+    flops = [evaluate(model.decode(), **sizes)["matrix_flops"] for model in (old, new)]
+    assert 0.8 * 9.8 < flops[0] / flops[1] < 9.8
+    caches = [float(at(model.cache_bytes(), **sizes)) for model in (old, new)]
+    assert 0.85 * 13.7 < caches[0] / caches[1] < 13.7
+    # With the bytes of those formats: FP8 latents with their scales and a rotated part of 16 bits (656 in
+    # V3.2, 584 in V4), and keys of the index with a scale (132, and 68 in 4 bits).
+    sparse, heavy = (new.fields.ratios.count(ratio) for ratio in (4, 128))
+    assert 61 * (656 + 132) / (sparse * (584 + 68) / 4 + heavy * 584 / 128) == pytest.approx(13.7, rel=0.01)
 
 
 def test_recurrent_models_keep_a_state_of_fixed_size():

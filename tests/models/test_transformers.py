@@ -85,6 +85,14 @@ SHORTCUT = {
     "kv_lora_rank": 16, "q_lora_rank": 24, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8,
     "n_routed_experts": 4, "moe_topk": 3, "expert_ffn_hidden_size": 32, "head_dim": 4,
 }  # fmt: skip
+COMPRESSED = {
+    **SMALL, "head_dim": 16, "q_lora_rank": 24, "moe_intermediate_size": 32, "n_routed_experts": 4,
+    "num_experts_per_tok": 2, "sliding_window": 16, "o_groups": 2, "o_lora_rank": 8, "index_n_heads": 2,
+    "index_head_dim": 12, "index_topk": 6, "hc_mult": 3,
+    "layer_types": ["sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention"],
+    "mlp_layer_types": ["hash_moe", "moe", "moe"],
+    "compress_rates": {"compressed_sparse_attention": 4, "heavily_compressed_attention": 9},
+}  # fmt: skip
 DELTA = {
     **GATED, "num_hidden_layers": 4, "head_dim": 32, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
     "linear_key_head_dim": 16, "linear_value_head_dim": 16,
@@ -119,6 +127,7 @@ CONFIGS = {
         "topk_group": 1,
     },
     "deepseek_v32": SPARSE,
+    "deepseek_v4": COMPRESSED,
     "glm4_moe_lite": {**SPARSE, "first_k_dense_replace": 1},
     # With experts that do nothing, the FLOPs would depend on the tokens.
     "longcat_flash": {**SHORTCUT, "zero_expert_num": 0},
@@ -157,6 +166,24 @@ def beyond_sparse_attention(figures, batch, seq):
     return 2 * batch * figures["num_attention_heads"] * seq * (dense - sparse)
 
 
+def beyond_compressed_attention(figures, batch, seq):
+    """Return the FLOPs that torch counts in DeepSeek-V4's attention, less the kernels' own.
+
+    Hugging Face masks the scores of all positions and entries, and sums the indexer's scores over heads
+    without a product, which torch's convention has in DeepSeek-V3.2.
+    """
+    extra = 0
+    for kind, chosen in (("compressed_sparse_attention", figures["index_topk"]), (SPACED, seq)):
+        rate = figures["compress_rates"][kind]
+        seen = sum(min(t, figures["sliding_window"]) + min(t // rate, chosen) for t in range(1, seq + 1))
+        masked = seq * (seq + seq // rate) - seen
+        extra += 2 * batch * figures["num_attention_heads"] * masked * 2 * figures["head_dim"]
+    return extra - 2 * batch * figures["index_n_heads"] * seq * (seq // 4)
+
+
+SPACED = "heavily_compressed_attention"
+
+
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_parameters_of_a_small_model_equal_those_of_hugging_faces_module(kind):
     figures = {"model_type": kind, **CONFIGS[kind]}
@@ -187,6 +214,8 @@ def test_flops_of_a_forward_pass_equal_torchs_count(kind):
         counted -= 3 * beyond_a_delta_net(figures, batch, seq)
     elif kind in ("deepseek_v32", "glm_moe_dsa"):
         counted -= 3 * beyond_sparse_attention(figures, batch, seq)
+    elif kind == "deepseek_v4":
+        counted -= beyond_compressed_attention(figures, batch, seq)
     assert evaluate(ours, batch=batch, **sizes)["matrix_flops"] == counted
 
 
@@ -227,21 +256,27 @@ def test_of_a_model_that_sees_the_language_model_is_counted(kind, tied):
     assert "of the language model" in model.parameters_text
 
 
-@pytest.mark.parametrize(
-    "kind", ["qwen3_5_text", "qwen3_5_moe_text", "deepseek_v32", "glm_moe_dsa", "longcat_flash"]
-)
-def test_a_cache_holds_what_hugging_faces_does_after_a_pass(kind):
-    """Keys and values, or latents; a square state and a convolution's last inputs; an indexer's keys.
+CACHED = (
+    "qwen3_5_text", "qwen3_5_moe_text", "deepseek_v32", "glm_moe_dsa", "longcat_flash", "deepseek_v4",
+)  # fmt: skip
+KEPT = ("keys", "values", "conv_states", "recurrent_states", "indexer_keys", "compressed_kv")
 
-    Hugging Face keeps as many inputs as the convolution has weights, although a step needs one less.
+
+@pytest.mark.parametrize("kind", CACHED)
+def test_a_cache_holds_what_hugging_faces_does_after_a_pass(kind):
+    """Keys and values, or latents; a square state and a convolution's last inputs; keys of an index; entries.
+
+    Hugging Face keeps as many inputs as the convolution has weights, although a step needs one less, and in
+    DeepSeek-V4 the keys a second time, as values. Positions that wait for an entry are not compared.
     """
     figures, batch, seq = {"model_type": kind, **CONFIGS[kind]}, 2, 10
     with torch.no_grad():
         cache = build(figures, "cpu")(input_ids=torch.zeros(batch, seq, dtype=torch.long)).past_key_values
     held = spare = 0
     for layer in cache.layers:
-        for name in ("keys", "values", "conv_states", "recurrent_states", "indexer_keys"):
-            held += sum(4 * tensor.numel() for tensor in tensors_of(getattr(layer, name, None)))
+        for name in KEPT:
+            if (kind, name) != ("deepseek_v4", "values"):
+                held += sum(4 * tensor.numel() for tensor in tensors_of(getattr(layer, name, None)))
         for tensor in tensors_of(getattr(layer, "conv_states", None)):
             spare += 4 * tensor.numel() // figures.get("linear_conv_kernel_dim", 4)
     sizes = {symbol("batch"): batch, symbol("seq_kv"): seq}
@@ -250,7 +285,8 @@ def test_a_cache_holds_what_hugging_faces_does_after_a_pass(kind):
 
 def tensors_of(held):
     """Return the tensors of an entry of a cache: one, several by their index, or none."""
-    return [held] if isinstance(held, torch.Tensor) else list((held or {}).values())
+    found = list(held.values()) if isinstance(held, dict) else [held]
+    return [tensor for tensor in found if tensor is not None]
 
 
 @pytest.mark.parametrize(
