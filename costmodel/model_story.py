@@ -364,7 +364,7 @@ def _notes(asked: Question) -> tuple[tuple[str, str], ...]:
             if kept
             else ()
         ),
-        ("Not counted", f"{model.family.left_out}."),
+        ("Not counted", f"{model.left_out}."),
     )
 
 

@@ -88,6 +88,7 @@ GLOSSARY = {
             2.0**60,
         ),
         Size("taps", "T", "places of a convolution's window: width, or width × height (default 1)"),
+        Size("streams", r"n_{hc}", "parallel residual streams of a hyper-connection"),
         Size("stride", "l", "distance between positions that a strided pattern sees; length of its blocks"),
         Size("summary", "c", "positions at a block's end that later blocks see"),
         Size("globals", "g", "tokens that attend to all others, and all others to them"),

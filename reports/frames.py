@@ -38,6 +38,7 @@ SIZES = {
     "devices": "devices",
     "node": "devices per node",
     "tensor": "devices that share a model",
+    "streams": "residual streams",
     "stride": "stride",
     "summary": "summary positions",
     "globals": "global tokens",

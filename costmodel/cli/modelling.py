@@ -349,7 +349,7 @@ def _show(found: Architecture, dtype: str, sizes: dict[str, float], as_json: boo
                 "cache_bytes": cache,
                 "memory_bytes_by_kind": held,
                 "parts": parts,
-                "not_counted": found.family.left_out,
+                "not_counted": found.left_out,
             }
         )
         return
@@ -361,7 +361,7 @@ def _show(found: Architecture, dtype: str, sizes: dict[str, float], as_json: boo
         print(f"cache of keys, values and states: {cache} bytes in {kind}{at}")
     rows = [[name, output.count(n), f"{n / found.parameters:.1%}"] for name, n in parts.items() if n]
     output.print_table(["part", "parameters", "share"], rows)
-    print(f"source: {found.source}\nnot counted: {found.family.left_out}")
+    print(f"source: {found.source}\nnot counted: {found.left_out}")
 
 
 def _held(found: Architecture, dtype: str, sizes: dict[str, float]) -> dict[str, float]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import sympy as sp
 
-from costmodel.cost import ONE, Phase
+from costmodel.cost import ONE, ZERO, Phase
 from costmodel.dtypes import SCALE_BYTES, DType, group_of
 from costmodel.dtypes import dtype as parse_dtype
 from costmodel.errors import CostmodelError
@@ -142,6 +142,10 @@ class StoredCache(Layer):
     def cache_size(self) -> sp.Expr:
         """Return the size of the cache [bytes]."""
         raise NotImplementedError
+
+    def passed_over(self) -> sp.Expr:
+        """Return the size of the part of the cache that is kept but not read [bytes]."""
+        return ZERO
 
     def cache_options(self) -> dict[str, str]:
         """Return the kernel's option for the cache: its format, if it differs from the layer's."""

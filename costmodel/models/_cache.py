@@ -12,12 +12,21 @@ from costmodel.models._part import Part
 
 
 def cached(parts: Iterable[Part]) -> sp.Expr:
-    """Return the size of what decoding reads of earlier steps: keys and values, latents, … [bytes]."""
+    """Return the size of what decoding keeps of earlier steps: keys and values, latents, … [bytes]."""
     found = ZERO
     for part in parts:
         found += part.repeats * part.layer.bytes * part.cached
         if isinstance(part.layer, StoredCache):
             found += part.repeats * part.expression(part.layer.cache_size())
+    return found
+
+
+def passed_over(parts: Iterable[Part]) -> sp.Expr:
+    """Return the size of what decoding keeps of earlier steps and does not read in this one [bytes]."""
+    found = ZERO
+    for part in parts:
+        if isinstance(part.layer, StoredCache):
+            found += part.repeats * part.expression(part.layer.passed_over())
     return found
 
 

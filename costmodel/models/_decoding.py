@@ -9,12 +9,13 @@ import sympy as sp
 
 from costmodel.cost import ONE, ZERO, Phase, Tensors
 from costmodel.layers import Layer
+from costmodel.layers._indexed import PLACE_BYTES
 from costmodel.layers._kernels import stream
 from costmodel.layers._stored import StoredCache
 from costmodel.layers.mla import MLA
 from costmodel.symbols import symbols
 
-B, N, H, NKV, C, R = symbols("batch seq hidden seq_kv kv_rank rope_dim")
+B, N, H, NKV, C, R, TOP = symbols("batch seq hidden seq_kv kv_rank rope_dim top_k")
 STATE_BYTES = 4
 
 
@@ -49,6 +50,26 @@ class LatentCore(StoredCache):
     def kept(self) -> sp.Expr:
         """Return 0: decoding is not trained."""
         return ZERO
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseLatentCore(LatentCore):
+    """The same over at most `top_k` positions, of which a list is read; the cache has all of them."""
+
+    name: ClassVar[str] = "sparse-mla-core"
+    source: ClassVar[str] = "DeepSeek-AI 2025, DeepSeek-V3.2-Exp, §1, eq. 2 (the form with shared latents)"
+    required: ClassVar[tuple[str, ...]] = (*LatentCore.required, "top_k")
+
+    def forward(self) -> tuple[Phase, ...]:
+        """Return the kernel of so many positions, with the list."""
+        (whole,) = super().forward()
+        seen = sp.Min(NKV, TOP)
+        core = whole.at({NKV: seen})
+        return (replace(core, read=core.read + PLACE_BYTES * B * seen),)
+
+    def passed_over(self) -> sp.Expr:
+        """Return the size of the latents and rotated keys that are not chosen [bytes]."""
+        return self.cached_bytes * B * (NKV - sp.Min(NKV, TOP)) * (C + R)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -160,8 +160,21 @@ def fraction(numerator: str, denominator: str) -> Callable[[Fields], int]:
     return default
 
 
-def of_layers(c: Fields, known: Collection[str]) -> list[str]:
+def of_layers(
+    c: Fields, known: Collection[str], key: str = "layer_types", listed: Collection[str] | None = None
+) -> list[str]:
     """Return the types of the layers as listed, one entry per layer, or an empty list.
+
+    Parameters
+    ----------
+    c : Fields
+        The fields; by default, the list is their `layer_types`.
+    known : collection of str
+        The entries allowed.
+    key : str
+        The list's key in configurations.
+    listed : collection of str, optional
+        Another list.
 
     Raises
     ------
@@ -170,11 +183,11 @@ def of_layers(c: Fields, known: Collection[str]) -> list[str]:
     UnknownNameError
         If an entry is unknown.
     """
-    listed: list[Any] = list(c.layer_types)
-    for name in listed:
+    entries: list[Any] = list(c.layer_types if listed is None else listed)
+    for name in entries:
         if name not in known:
-            raise unknown_name("entry of layer_types", name, known)
-    return each_layer(c, "layer_types", listed)
+            raise unknown_name(f"entry of {key}", name, known)
+    return each_layer(c, key, entries)
 
 
 def each_layer(c: Fields, name: str, listed: list[Any]) -> list[Any]:

@@ -4,11 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from costmodel.models._blocks import B, S, Use, keeping, linear, norm
-from costmodel.models._decoding import LatentCore
+from costmodel.models._decoding import LatentCore, SparseLatentCore
 from costmodel.models._heads import Heads, after, core, rotary
 from costmodel.models._part import Part
+
+
+@dataclass(frozen=True, kw_only=True)
+class Indexer:
+    """Sizes of DeepSeek's sparse attention (DeepSeek-V3.2-Exp, §1).
+
+    Attributes
+    ----------
+    heads, width : int
+        Heads of the lightning indexer, and the width of each and of the key that they share.
+    top_k : int
+        Positions that a query attends to.
+    own : bool
+        Whether the layer has an indexer, or attends to the positions that the layer before it chose.
+    """
+
+    heads: int
+    width: int
+    top_k: int
+    own: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +46,8 @@ class Latent:
         Width of one head's keys without and with rotation, and of its values.
     bias : bool
         Whether the latent projections and the output have biases.
+    sparse : Indexer, optional
+        How the positions that a query attends to are chosen; None: it attends to all before it.
     """
 
     d_model: int
@@ -35,6 +58,7 @@ class Latent:
     rope: int
     value_dim: int
     bias: bool = False
+    sparse: Indexer | None = None
 
     @property
     def query(self) -> int:
@@ -47,7 +71,8 @@ def latent_attention(use: Use, a: Latent) -> Iterator[Part]:
 
     Serving frameworks multiply with both down-projections at once (``fused_qkv_a_proj`` of vLLM and SGLang).
     In decoding only the latent vector and the rotated key of each token are cached; the products that would
-    expand them into keys and values are absorbed into the queries and outputs.
+    expand them into keys and values are absorbed into the queries and outputs. Sparse attention is computed
+    in that form for whole sequences too, because all heads of a query gather the same latents.
     """
     together = bool(a.q_rank) and use.mode != "training"
     latent = a.kv_rank + a.rope
@@ -57,6 +82,8 @@ def latent_attention(use: Use, a: Latent) -> Iterator[Part]:
         else:
             yield linear(use, "query down-projection", a.d_model, a.q_rank, bias=a.bias)
         yield norm(use, "query latent norm", a.q_rank)
+    if a.sparse is not None and a.sparse.own:
+        yield from _choice(use, a, a.sparse)
     yield linear(
         use,
         "query up-projection" if a.q_rank else "query projection",
@@ -69,7 +96,10 @@ def latent_attention(use: Use, a: Latent) -> Iterator[Part]:
     yield norm(use, "latent norm", a.kv_rank)
     yield rotary(use, "rotary", a.heads, 1, a.rope)
     output = linear(use, "output projection", a.heads * a.value_dim, a.d_model, bias=a.bias)
-    yield from (*_absorbed(use, a), output) if use.decoding else _expanded(use, a, output)
+    if a.sparse is not None or use.decoding:
+        yield from (*_absorbed(use, a), output)
+    else:
+        yield from _expanded(use, a, output)
 
 
 def _expanded(use: Use, a: Latent, output: Part) -> Iterator[Part]:
@@ -81,10 +111,39 @@ def _expanded(use: Use, a: Latent, output: Part) -> Iterator[Part]:
     yield after(middle, output)
 
 
+def _choice(use: Use, a: Latent, i: Indexer) -> Iterator[Part]:
+    """Yield the indexer's projections, norm and rotation, and the choice of the positions.
+
+    Its queries come from the latent vector of the queries, its keys and the weights of its heads from the
+    layer's input, which the first product keeps already.
+    """
+    yield linear(use, "index query", a.q_rank, i.heads * i.width)
+    yield keeping(linear(use, "index key and weights", a.d_model, i.width + i.heads), 0)
+    yield norm(use, "index key norm", i.width, "layer")
+    yield rotary(use, "index rotary", i.heads, 1, a.rope)
+    layer = use.layer("lightning-indexer", decode=use.decoding)
+    positions = S if use.decoding else use.length
+    sizes: dict[str, Any] = {"heads": i.heads, "head_dim": i.width, "top_k": i.top_k}
+    yield Part.of("indexer", layer, batch=B, seq=positions, **sizes)
+
+
 def _absorbed(use: Use, a: Latent) -> Iterator[Part]:
     """Yield the projection of queries to the latent space, attention there, and the projection back."""
     product = use.layer("matmul", batched=True)
-    yield Part.of("query to latent (W_UK)", product, batch=a.heads, m=B, n=a.kv_rank, k=a.nope)
-    core = LatentCore(dtype=use.around)
-    yield Part.of("attention", core, batch=B, heads=a.heads, seq_kv=S, kv_rank=a.kv_rank, rope_dim=a.rope)
-    yield Part.of("latent to value (W_UV)", product, batch=a.heads, m=B, n=a.value_dim, k=a.kv_rank)
+    yield Part.of("query to latent (W_UK)", product, batch=a.heads, m=use.rows, n=a.kv_rank, k=a.nope)
+    middle = _latent_core(use, a)
+    yield middle
+    back = Part.of("latent to value (W_UV)", product, batch=a.heads, m=use.rows, n=a.value_dim, k=a.kv_rank)
+    yield after(middle, back)
+
+
+def _latent_core(use: Use, a: Latent) -> Part:
+    """Return attention to the latents: of one new token to those of the cache, or of whole sequences."""
+    chosen: dict[str, Any] = {} if a.sparse is None else {"top_k": a.sparse.top_k}
+    if use.decoding:
+        kind = SparseLatentCore if chosen else LatentCore
+        sizes = {**chosen, "kv_rank": a.kv_rank, "rope_dim": a.rope}
+        return Part.of("attention", kind(dtype=use.around), batch=B, heads=a.heads, seq_kv=S, **sizes)
+    layer = use.layer("top-k-attention", latent=True)
+    sizes = {**chosen, "kv_heads": 1, "head_dim": a.kv_rank + a.rope, "value_dim": a.kv_rank}
+    return Part.of("attention", layer, batch=B, heads=a.heads, seq=use.length, **sizes)

@@ -20,7 +20,7 @@ from costmodel.layers._indexed import IndexedTensors
 from costmodel.layers._phases import of_forward
 from costmodel.layers._stored import StoredCache, StoredWeights, check_narrower, saves
 from costmodel.layers.optimizer_step import OptimizerStep, P
-from costmodel.models._cache import cached, states
+from costmodel.models._cache import cached, passed_over, states
 from costmodel.models._formats import in_format
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
@@ -39,6 +39,8 @@ class ModelTensors(IndexedTensors):
         Size of the gradients of all weights [bytes].
     left : Expr
         Keys, values and states that a forward pass leaves in memory.
+    passed_over : Expr
+        The part of the model's state that this call does not read.
     working : Expr
         Largest working set of a part: its inputs, its results and what its kernels pass on; plus, with
         recomputation, what one recomputed layer keeps meanwhile.
@@ -47,12 +49,14 @@ class ModelTensors(IndexedTensors):
     optimizer: sp.Expr = ZERO
     gradients: sp.Expr = ZERO
     left: sp.Expr = ZERO
+    passed_over: sp.Expr = ZERO
     working: sp.Expr = ZERO
 
     def footprint(self, direction: str, kept: sp.Expr, workspace: sp.Expr) -> sp.Expr:  # noqa: ARG002
         """Return the memory occupied at once [bytes]; only the largest working set of a part counts."""
         wider = ZERO if direction == "fwd" else self.gradients - self.learned
-        return super().footprint(direction, kept, self.working) + wider + self.optimizer + self.left
+        held = self.optimizer + self.left + self.passed_over
+        return super().footprint(direction, kept, self.working) + wider + held
 
     @property
     def learned(self) -> sp.Expr:
@@ -75,7 +79,7 @@ class Model(Layer):
     inputs, outputs : Expr
         Size of the model's input and output [bytes].
     state : Expr
-        Size of what it reads from an earlier call (a KV cache) [bytes].
+        Size of what it keeps of earlier calls (a KV cache); read, but for what attention passes over [bytes].
     updates : tuple of Part
         Parts that run once, forward, after the backward pass: the optimiser.
     again : tuple of Stack
@@ -222,13 +226,15 @@ class Model(Layer):
         """Return the operands together with what else the model occupies."""
         own = [part for part in self.parts if not part.shared]
         found = {part: part.layer.tensors() for part in self.parts}
+        beside = passed_over(self.parts)
         unread = self._sum((part, getattr(found[part], "unread", ZERO)) for part in own)
         return ModelTensors(
             optimizer=self._optimizer(),
             gradients=sp.Rational(parse_dtype(self.dtype).gradient_bytes) * self.parameters(),
             left=cached(self.leaves) + states(self.leaves),
             working=self._working(),
-            inputs=self.inputs + self.state,
+            passed_over=beside,
+            inputs=self.inputs + self.state - beside,
             outputs=self.outputs,
             weights=self._sum((part, found[part].weights) for part in own if part.layer.parameters() != 0),
             offsets=self._sum((part, found[part].offsets) for part in own),
@@ -250,7 +256,8 @@ class Model(Layer):
             phases = part.layer.forward() if self.direction == "fwd" else part.layer.backward()
             between = sp.Add(*(phase.workspace for phase in phases))
             # A cache is an input of attention, but is in memory during all parts: it is counted elsewhere.
-            there = cached((dataclasses.replace(part, repeats=ONE),))
+            one = (dataclasses.replace(part, repeats=ONE),)
+            there = cached(one) - passed_over(one)
             found.append(part.expression(tensors.inputs + tensors.outputs + between) - there)
         return Largest(*found) + sp.Max(ZERO, *(stack.kept() for stack in self.again))
 

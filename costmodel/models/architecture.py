@@ -54,6 +54,8 @@ class Architecture:
         Formats in which weights and caches are stored, if narrower than the compute format; see `storing`.
     context : int, optional
         The longest sequence that it is made for, by its configuration [tokens].
+    inside : str
+        Key of the language model in a configuration that also has other models; empty: it has none.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Architecture:
     group: int | None = None
     cache: str | None = None
     context: int | None = None
+    inside: str = ""
 
     @property
     def source(self) -> str:
@@ -82,7 +85,14 @@ class Architecture:
     def parameters_text(self) -> str:
         """The number of parameters in words, with the published number."""
         said = f"{self.published:,}" if isinstance(self.published, int) else self.published
-        return f"{self.parameters:,} parameters" + ("" if said is None else f" (published: {said})")
+        whose = " of the language model" if self.inside else ""
+        return f"{self.parameters:,} parameters{whose}" + ("" if said is None else f" (published: {said})")
+
+    @property
+    def left_out(self) -> str:
+        """What is not counted."""
+        beside = f"; all beside {self.inside}, such as a vision model" if self.inside else ""
+        return self.family.left_out + beside
 
     @typed
     def tensor_parallel(self, devices: int) -> Architecture:
@@ -291,7 +301,7 @@ class Architecture:
             outputs=sp.nsimplify(result),
             state=cached(parts),
             origin=self.source,
-            left_out=self.family.left_out,
+            left_out=self.left_out,
             tensor=self.devices,
             context=self.context,
         )

@@ -17,14 +17,12 @@ import yaml
 
 from costmodel.arguments import typed
 from costmodel.errors import CostmodelError, UnknownNameError, shown, unknown_name
-from costmodel.models import _checkpoint, _fields
+from costmodel.models import _checkpoint, _fields, _nested
 from costmodel.models.architecture import Architecture
 from costmodel.models.families import by_type
 
 #: Folder of the models that come with the package.
 CATALOGUE = Path(__file__).parent / "catalogue"
-#: Keys under which a multimodal configuration keeps that of its language model.
-NESTED = ("text_config", "llm_config")
 #: The longest sequence that a model is made for [tokens].
 CONTEXT = _fields.Field(("max_position_embeddings", "n_positions", "context_length", "max_seq_len"), None)
 #: Keys of an entry of the catalogue.
@@ -138,18 +136,20 @@ def from_config(config: Any, *, name: str = "", model_type: str | None = None) -
     """
     if not isinstance(config, Mapping):
         raise CostmodelError(f"a configuration is a mapping of fields, got {type(config).__name__}")
-    flat = _language_model(config)
+    flat = _nested.language_model(config)
     kind = model_type or flat.get("model_type")
-    family = by_type().get(str(kind))
+    like, own = _nested.ALIASES.get(str(kind), (str(kind), {}))
+    family = by_type().get(like)
     if family is None:
         raise _unknown(kind, flat)
     inner = flat.get(family.nested)
     known = inner if isinstance(inner, Mapping) else {}  # anything else is refused when the field is read
-    whole = {**family.left_to_defaults.get(str(kind), {}), **known, **flat, "model_type": kind}
+    whole = {**family.left_to_defaults.get(like, {}), **own, **known, **flat, "model_type": like}
     whose = f"a configuration of {kind}"
     fields = _fields.read(whole, family.fields, whose)
     named = name or str(config.get("_name_or_path") or kind)
-    found = Architecture(named, family, fields, context=_context(whole, whose))
+    inside = _nested.key_of(config)
+    found = Architecture(named, family, fields, context=_context(whole, whose), inside=inside)
     return found.storing(**_checkpoint.stored(flat))
 
 
@@ -162,16 +162,6 @@ def _context(config: Mapping[str, Any], whose: str) -> int | None:
     factors = [scaling.get(key) for key in ("factor", "original_max_position_embeddings")]
     known = [factor for factor in factors if isinstance(factor, int | float)]
     return max(stated, int(math.prod(known))) if len(known) == 2 else stated
-
-
-def _language_model(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration with the fields of its language model at the top level."""
-    for key in NESTED:
-        inner = config.get(key)
-        if isinstance(inner, Mapping):
-            outer = {k: v for k, v in config.items() if k not in NESTED}
-            return {**outer, **inner}
-    return dict(config)
 
 
 def _unknown(kind: object, config: Mapping[str, Any]) -> UnknownNameError:
@@ -194,8 +184,9 @@ def _unknown(kind: object, config: Mapping[str, Any]) -> UnknownNameError:
         remedy = f"which also needs {', '.join(lacking[nearest])}"
     else:
         remedy = f"whose fields it has: model_type={nearest!r} (--model-type {nearest}) reads it as one"
+    known_types = ", ".join(sorted((*lacking, *_nested.ALIASES)))
     return UnknownNameError(
-        f"the configuration {said}; nearest is {nearest!r}, {remedy}; known: {', '.join(lacking)}"
+        f"the configuration {said}; nearest is {nearest!r}, {remedy}; known: {known_types}"
     )
 
 

@@ -9,6 +9,10 @@ ROUTED = {
     **GATED, "head_dim": 16, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
     "first_k_dense_replace": 1,
 }  # fmt: skip
+SHARED = {
+    "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 48,
+}  # fmt: skip
 ERNIE = {
     **GATED, "moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 32, "moe_num_shared_experts": 2,
     "moe_layer_start_index": 1,

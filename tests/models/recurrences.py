@@ -1,8 +1,12 @@
 """Small models with recurrent layers, and what transformers computes more for them on a CPU."""
 
-from configurations import GATED
+from configurations import GATED, SHARED
 
 PURE = {"vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 3}
+DELTA = {
+    **GATED, "num_hidden_layers": 4, "head_dim": 32, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16, "linear_value_head_dim": 16,
+}  # fmt: skip
 DUAL = {
     "mamba_n_heads": 8, "mamba_d_state": 16, "mamba_n_groups": 2, "mamba_chunk_size": 20,
 }  # fmt: skip
@@ -50,13 +54,16 @@ RECURRENT = {
         **GATED, "num_hidden_layers": 4, "layer_types": ["conv", "full_attention", "conv", "full_attention"],
         "num_dense_layers": 1, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
     },
+    "qwen3_next": {**DELTA, **SHARED},
+    "qwen3_5_text": DELTA,
+    "qwen3_5_moe_text": {**DELTA, **SHARED},
     "olmo_hybrid": {
         **GATED, "num_hidden_layers": 4, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
         "linear_key_head_dim": 12, "linear_value_head_dim": 16, "pad_token_id": 0,
     },
 }  # fmt: skip
 #: Positions of a sequence that a fallback's chunks divide; 40 for the others.
-LENGTHS = {"olmo_hybrid": 128}
+LENGTHS = dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid"), 128)
 
 
 def convolved(batch, channels, kernel):
@@ -104,5 +111,9 @@ FALLBACKS = {
     "zamba2": lambda b, n: 5 * chunked(b, n, 8, 16, 16, 2, 20),
     "lfm2": lambda b, n: 3 * convolved(b, 64, 3),
     "lfm2_moe": lambda b, n: 2 * convolved(b, 64, 3),
+    **dict.fromkeys(
+        ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"),
+        lambda b, n: 3 * by_delta_rules(b, n, 2, 4, 16, 16),
+    ),
     "olmo_hybrid": lambda b, n: 3 * by_delta_rules(b, n, 2, 4, 12, 16),
 }

@@ -174,7 +174,87 @@ def test_the_name_of_a_repository_leads_to_its_model():
 def test_the_text_model_of_a_multimodal_configuration_is_read(llama):
     """Multimodal configurations hold it in ``text_config``."""
     outer = {"model_type": "something_with_pictures", "vision_config": {}, "text_config": llama}
-    assert from_config(outer).parameters == from_config(llama).parameters
+    model = from_config(outer)
+    assert model.parameters == from_config(llama).parameters
+    assert model.decode().not_counted.endswith("; all beside text_config, such as a vision model")
+    assert "beside" not in from_config(llama).left_out
+
+
+def test_the_outer_model_says_whether_both_ends_share_a_table(llama):
+    """transformers ties the classes that it loads; what a language model inside says is not read then."""
+    table = llama["vocab_size"] * llama["hidden_size"]
+    outer = {"model_type": "something_with_pictures", "text_config": {**llama, "tie_word_embeddings": True}}
+    untied = from_config({**outer, "tie_word_embeddings": False}).parameters
+    assert untied - from_config(outer).parameters == table
+
+
+@pytest.mark.parametrize(("seeing", "reading"), [("qwen3_vl", "qwen3"), ("qwen3_vl_moe", "qwen3_moe")])
+def test_the_language_model_of_qwen3_vl_is_qwen3(llama, seeing, reading):
+    sizes = {**llama, "head_dim": 32, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    del sizes["model_type"]
+    inner = {**sizes, "model_type": f"{seeing}_text", "num_key_value_heads": 2}
+    like = from_config({**inner, "model_type": reading})
+    for config in (inner, {"model_type": seeing, "text_config": inner}):
+        found = from_config(config)
+        assert found.parameters == like.parameters
+        assert found.cache_bytes() == like.cache_bytes()
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"moe_topk": 5}, "the 512 experts that compute, of 768, have a whole share, got 5"),
+        ({"zero_expert_type": "copy"}, "zero_expert_type: wanted identity, got 'copy'"),
+    ],
+)
+def test_experts_of_longcat_that_cannot_be_counted_are_refused(said, message):
+    assert message in refused_use({"model_type": "longcat_flash", **said})
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"compress_ratios": [0, 4]}, "compress_ratios: wanted 0, 4, 128 for each of 3 layers, got 2"),
+        ({"compress_ratios": [0, 4, 8, 128]}, r"for each of 3 layers, got [8]"),
+        ({"layer_types": ["full_attention"] * 3}, "unknown entry 'full_attention' of layer_types"),
+        ({"mlp_layer_types": ["moe"]}, "mlp_layer_types has 1 entries for 3 layers"),
+        (
+            {"compress_rates": {"heavily_compressed_attention": 0}},
+            "heavily_compressed_attention should be a whole",
+        ),
+        ({"o_groups": 7}, "o_groups: wanted a divisor of 32768, got 7"),
+    ],
+)
+def test_kinds_of_layers_that_deepseek_v4_does_not_have_are_refused(said, message):
+    assert message in refused_use({"model_type": "deepseek_v4", "num_hidden_layers": 3, **said})
+
+
+def test_the_positions_of_an_entry_have_an_older_name_too():
+    """DeepseekV4Config folds ``compress_rate_hca`` into ``compress_rates``."""
+    config = {"model_type": "deepseek_v4", "num_hidden_layers": 2}
+    old, new = (
+        from_config({**config, **said}).cache_bytes()
+        for said in ({"compress_rate_hca": 64}, {"compress_rates": {"heavily_compressed_attention": 64}})
+    )
+    assert old == new != from_config(config).cache_bytes()
+
+
+def test_ratios_and_types_of_layers_say_the_same_of_deepseek_v4():
+    config = {"model_type": "deepseek_v4", "num_hidden_layers": 3}
+    listed = ["sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention"]
+    one, other = (
+        from_config({**config, **said})
+        for said in ({"layer_types": listed}, {"compress_ratios": [0, 4, 128, 0]})
+    )
+    assert one.cache_bytes() == other.cache_bytes()
+    assert one.parameters == other.parameters
+
+
+def test_an_attention_without_an_output_gate_has_fewer_queries():
+    """vLLM's modelling code of Qwen3.5: ``attn_output_gate`` doubles the product that makes the queries."""
+    small = {"model_type": "qwen3_5_text", "hidden_size": 64, "num_hidden_layers": 4, "head_dim": 32}
+    gated, plain = (from_config({**small, "attn_output_gate": said}).parameters for said in (True, False))
+    assert gated - plain == 64 * 16 * 32
 
 
 def test_alternative_names_of_fields_give_the_same_model():

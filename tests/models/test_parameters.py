@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from costmodel import evaluate
 from costmodel.errors import CostmodelError
 from costmodel.models import available, from_config, load
 from costmodel.models.config import CATALOGUE, _yaml
 from costmodel.symbols import symbol
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
-UNITS = {"M": 10**6, "B": 10**9}
+UNITS = {"M": 10**6, "B": 10**9, "T": 10**12}
 
 
 def at(expression, **sizes):
@@ -32,7 +33,7 @@ def test_parameters_equal_the_published_number(name):
     if isinstance(model.published, int):
         assert model.parameters == model.published
         return
-    digits, unit = re.fullmatch(r"([\d.]+)([MB])", model.published).groups()
+    digits, unit = re.fullmatch(r"([\d.]+)([MBT])", model.published).groups()
     places = len(digits.partition(".")[2])
     assert round(model.parameters / UNITS[unit], places) == float(digits)
 
@@ -118,6 +119,8 @@ NEXT = {
     **GATED, **SHARED, "shared_expert_intermediate_size": 32, "head_dim": 16, "linear_num_key_heads": 2,
     "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 16,
 }  # fmt: skip
+NEXT_DENSE = {key: value for key, value in NEXT.items() if "expert" not in key}
+NEXT_SPARSE = {key: value for key, value in NEXT.items() if key != "intermediate_size"}
 LLAMA_4 = {
     **SMALL, "intermediate_size": 32, "intermediate_size_mlp": 96, "num_key_value_heads": 2, "head_dim": 16,
     "num_local_experts": 4,
@@ -137,6 +140,9 @@ SELDOM = [
     ("mixtral", GATED, 1090368),
     ("qwen2_moe", {**GATED, **SHARED, "shared_expert_intermediate_size": 48, "qkv_bias": False}, 407232),
     ("qwen3_next", {**NEXT, "attention_bias": True}, 418904),
+    ("qwen3_5", NEXT_DENSE, 343000),
+    ("qwen3_5_text", {**NEXT_DENSE, "attention_bias": True, "tie_word_embeddings": True}, 279256),
+    ("qwen3_5_moe", NEXT_SPARSE, 418648),
     ("deepseek_v2", {**LATENT, "attention_bias": True}, 345272),
     ("deepseek_v3", {**LATENT, "attention_bias": True}, 345292),
     ("llama4_text", {**LLAMA_4, "moe_layers": [1, 3]}, 338240),
@@ -292,8 +298,13 @@ def test_states_of_a_delta_rule_are_as_wide_as_keys_and_values():
 
 
 def test_active_parameters_of_mixtures_are_as_published():
-    """Weights that one token meets: 12.9B in Mixtral, 37B in DeepSeek-V3 (their papers)."""
-    for name, active in (("mixtral-8x7b", 12.9e9), ("deepseek-v3", 37e9), ("qwen3-30b-a3b", 3.3e9)):
+    """Weights that one token meets: 12.9B in Mixtral, 37B in DeepSeek-V3, 32.6B in Kimi K2 (their papers)."""
+    for name, active in (
+        ("mixtral-8x7b", 12.9e9),
+        ("deepseek-v3", 37e9),
+        ("qwen3-30b-a3b", 3.3e9),
+        ("kimi-k2", 32.6e9),
+    ):
         decode = load(name).decode()
         weights = at(decode.tensors().weights, batch=1, seq_kv=1) / 2
         embedded = load(name).fields.vocab * load(name).fields.d_model
@@ -310,6 +321,24 @@ def test_cache_bytes_per_token_are_as_published():
     ):
         cache = load(name).cache_bytes("bf16")
         assert at(cache, batch=1, seq_kv=1) == expected
+
+
+def test_deepseek_v4_costs_what_its_report_says_beside_v3_2():
+    """At a million tokens, V4-Flash has 1/9.8 of V3.2's FLOPs for a token and 1/13.7 of its cache.
+
+    The report counts its own formats, in which keys of the index have 4 bits in V4 and 8 in V3.2; here both
+    have 16, so that the ratios are lower.
+    """
+    old, new = load("deepseek-v3.2"), load("deepseek-v4-flash")
+    sizes = {"batch": 1, "seq_kv": 10**6}
+    flops = [evaluate(model.decode(), **sizes)["matrix_flops"] for model in (old, new)]
+    assert 0.8 * 9.8 < flops[0] / flops[1] < 9.8
+    caches = [float(at(model.cache_bytes(), **sizes)) for model in (old, new)]
+    assert 0.85 * 13.7 < caches[0] / caches[1] < 13.7
+    # With the bytes of those formats: FP8 latents with their scales and a rotated part of 16 bits (656 in
+    # V3.2, 584 in V4), and keys of the index with a scale (132, and 68 in 4 bits).
+    sparse, heavy = (new.fields.ratios.count(ratio) for ratio in (4, 128))
+    assert 61 * (656 + 132) / (sparse * (584 + 68) / 4 + heavy * 584 / 128) == pytest.approx(13.7, rel=0.01)
 
 
 def test_recurrent_models_keep_a_state_of_fixed_size():

@@ -5,9 +5,12 @@ Models are built on the meta device: nothing is allocated or downloaded."""
 import dataclasses
 import warnings
 
+import latents
 import pytest
-from configurations import FAMILIES, GATED, SMALL
-from recurrences import FALLBACKS, LENGTHS, RECURRENT
+import recurrences
+from configurations import FAMILIES, GATED, SHARED, SMALL
+from latents import CACHED, KEPT, LATENTS, SHORTCUT
+from recurrences import LENGTHS, RECURRENT
 
 from costmodel import evaluate
 from costmodel.models import available, from_config, load
@@ -26,12 +29,15 @@ with warnings.catch_warnings():
 OWN = ("transformer", "gnmt")
 #: Architectures that are not causal language models, and their classes.
 CLASSES = {"bert": "BertForPreTraining", "t5": "T5ForConditionalGeneration"}
+#: Architectures whose code elsewhere is that of another one here.
+SAME = {"kimi_k2": "deepseek_v3"}
 
 
 def build(figures, device):
     """Return the model of a configuration, with eager attention, whose products any counter counts."""
     figures = dict(figures)
     kind = figures.pop("model_type")
+    kind = SAME.get(kind, kind)
     with warnings.catch_warnings(), torch.device(device):
         warnings.simplefilter("ignore")
         config = transformers.AutoConfig.for_model(kind, **figures)
@@ -40,6 +46,22 @@ def build(figures, device):
         if kind in CLASSES:
             return getattr(transformers, CLASSES[kind])(config)
         return transformers.AutoModelForCausalLM.from_config(config)
+
+
+def parameters_of(module):
+    """Return a module's parameters as checkpoints have them.
+
+    The router's offsets are a parameter in DeepSeek's code but a buffer in Hugging Face's, which also
+    allocates products up for LongCat's experts that do nothing; no checkpoint has these.
+    """
+    named = ("correction_bias", "expert_bias")
+    offsets = sum(b.numel() for key, b in module.named_buffers() if key.endswith(named))
+    idle = sum(
+        m.zero_expert_num * m.gate_up_proj[0].numel()
+        for m in module.modules()
+        if hasattr(m, "zero_expert_num")
+    )
+    return sum(p.numel() for p in module.parameters()) + offsets - idle
 
 
 def figures_of(name):
@@ -54,10 +76,6 @@ def test_parameters_equal_those_of_hugging_faces_module(name):
     assert load(name).parameters == parameters_of(build(figures, "meta"))
 
 
-LATENT = {
-    "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8, "n_routed_experts": 4,
-    "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "first_k_dense_replace": 1,
-}  # fmt: skip
 CONFIGS = {
     "llama": {**GATED},
     "mistral": {**GATED, "sliding_window": None},
@@ -70,46 +88,24 @@ CONFIGS = {
     "phi3": {**GATED, "pad_token_id": 0},
     "gpt_oss": {**GATED, "head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2},
     "qwen3_moe": {**GATED, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
-    "qwen2_moe": {
-        **GATED,
-        "num_experts": 4,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 32,
-        "shared_expert_intermediate_size": 48,
-    },
-    "deepseek_v2": {**GATED, "num_key_value_heads": 4, **LATENT, "q_lora_rank": 24, "topk_method": "greedy"},
-    "deepseek_v3": {
-        **GATED,
-        "num_key_value_heads": 4,
-        **LATENT,
-        "q_lora_rank": 24,
-        "n_group": 1,
-        "topk_group": 1,
-    },
+    "qwen2_moe": {**GATED, **SHARED},
     "opt": {**SMALL, "ffn_dim": 256, "max_position_embeddings": 128, "word_embed_proj_dim": 64},
     "bert": {**SMALL, "intermediate_size": 256, "max_position_embeddings": 128},
     "t5": {"vocab_size": 1000, "d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 3, "num_heads": 4},
     "rwkv": {"vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 3, "context_length": 128},
     **FAMILIES,
     **RECURRENT,
+    **LATENTS,
 }
 #: Models that keep other things than keys and values of each layer, or whose code does: Falcon's caches the
 #: keys of a group once for each of its queries.
-OTHER_CACHES = ("deepseek_v2", "deepseek_v3", "bert", "t5", "rwkv", "falcon/grouped", *RECURRENT)
+OTHER_CACHES = ("bert", "t5", "rwkv", "falcon/grouped", *RECURRENT, *LATENTS)
+#: FLOPs of a forward pass that torch counts and that the kernels do not have, of `batch` and `seq`.
+FALLBACKS = {**recurrences.FALLBACKS, **latents.FALLBACKS}
 
 
 def figures_for(name):
     return {"model_type": name.partition("/")[0], **CONFIGS[name]}
-
-
-def parameters_of(module):
-    """Return the number of parameters of a module, with its router's offsets.
-
-    These are a parameter in DeepSeek's code but a buffer in Hugging Face's; checkpoints have them.
-    """
-    named = ("correction_bias", "expert_bias")
-    offsets = sum(b.numel() for key, b in module.named_buffers() if key.endswith(named))
-    return offsets + sum(p.numel() for p in module.parameters())
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -188,3 +184,76 @@ def test_flops_of_a_forward_pass_equal_torchs_count(name):
     sizes = {"seq": 24, "seq_kv": seq} if kind == "t5" else {"seq": seq}
     more = FALLBACKS[name](batch, seq) if name in FALLBACKS else 0
     assert evaluate(ours, batch=batch, **sizes)["matrix_flops"] == counter.get_total_flops() - more
+
+
+def test_experts_that_do_nothing_have_scores_and_offsets_but_no_weights():
+    figures = {"model_type": "longcat_flash", **SHORTCUT, "zero_expert_num": 2}
+    model = from_config(figures)
+    assert model.parameters == parameters_of(build(figures, "meta"))
+    # Of 3 choices among 6, a third falls on those 2.
+    plain = from_config({**figures, "zero_expert_num": 0, "moe_topk": 2})
+    more, fewer = (evaluate(m.prefill("fp32"), batch=1, seq=7)["matrix_flops"] for m in (model, plain))
+    assert more - fewer == 3 * 2 * 7 * 64 * 2
+
+
+#: Vision-language models: a few fields of the language model inside; the rest have the defaults of its class.
+SEEING = {
+    "qwen3_vl": {"num_hidden_layers": 3, "num_key_value_heads": 8},
+    "qwen3_vl_moe": {"num_hidden_layers": 3, "head_dim": 64},
+    "qwen3_5": {"num_hidden_layers": 5},
+    "qwen3_5_moe": {"num_hidden_layers": 5, "num_experts": 16},
+    "kimi_k25": {"num_hidden_layers": 5, "n_routed_experts": 16},
+}
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("kind", SEEING)
+def test_of_a_model_that_sees_the_language_model_is_counted(kind, tied):
+    """From its configuration as saved, without what equals the defaults of the classes."""
+    with warnings.catch_warnings(), torch.device("meta"):
+        warnings.simplefilter("ignore")
+        config = transformers.AutoConfig.for_model(kind, text_config=SEEING[kind], tie_word_embeddings=tied)
+        module = transformers.AutoModelForImageTextToText.from_config(config)
+    saved = config.to_diff_dict()
+    expected = parameters_of(module.model.language_model)
+    expected += 0 if tied else module.lm_head.weight.numel()
+    model = from_config(saved)
+    assert model.parameters == expected < sum(p.numel() for p in module.parameters())
+    assert "all beside text_config, such as a vision model" in model.left_out
+    assert "of the language model" in model.parameters_text
+
+
+@pytest.mark.parametrize("kind", CACHED)
+def test_a_cache_of_latents_holds_what_hugging_faces_does_after_a_pass(kind):
+    """Latents, keys of an index, entries.
+
+    In DeepSeek-V4 Hugging Face keeps the keys a second time, as values. Positions that wait for an entry are
+    not compared.
+    """
+    figures, batch, seq = figures_for(kind), 2, 10
+    with torch.no_grad():
+        cache = build(figures, "cpu")(input_ids=torch.zeros(batch, seq, dtype=torch.long)).past_key_values
+    kept = [name for name in KEPT if (kind, name) != ("deepseek_v4", "values")]
+    held = sum(
+        4 * tensor.numel()
+        for layer in cache.layers
+        for name in kept
+        for tensor in tensors_of(getattr(layer, name, None))
+    )
+    sizes = {symbol("batch"): batch, symbol("seq_kv"): seq}
+    assert from_config(figures).cache_bytes("fp32").subs(sizes) == held
+
+
+def tensors_of(held):
+    """Return the tensors of an entry of a cache: one, several by their index, or none."""
+    found = list(held.values()) if isinstance(held, dict) else [held]
+    return [tensor for tensor in found if tensor is not None]
+
+
+@pytest.mark.parametrize(
+    "said", [{}, {"index_topk_freq": 3}, {"index_topk_freq": 2, "index_skip_topk_offset": 4}]
+)
+def test_the_layers_that_have_an_indexer_are_those_of_hugging_faces_configuration(said):
+    config = transformers.AutoConfig.for_model("glm_moe_dsa", num_hidden_layers=9, **said)
+    ours = from_config({"model_type": "glm_moe_dsa", "num_hidden_layers": 9, **said}).prefill().parts
+    assert sum(int(p.repeats) for p in ours if p.name == "indexer") == config.indexer_types.count("full")

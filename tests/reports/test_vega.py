@@ -252,16 +252,17 @@ def refusal(layer: Layer, sizes: dict[str, int]) -> str:
     return ""
 
 
+def _drawn(layer: Layer, chance: random.Random, count: int) -> list[dict[str, int]]:
+    """Return random sizes of a layer; they do not depend on which other layers there are."""
+    return [{name: chance.choice((1, 2, 3, 4, 6, 8, 12)) for name in layer.sizes()} for _ in range(count)]
+
+
 def test_rules_refuse_the_sizes_that_check_sizes_refuses(run: Callable[..., Any]) -> None:
-    """Random sizes: the rules must refuse exactly what the layer refuses."""
-    chance = random.Random(10)
+    """Random sizes, of each layer its own: the rules must refuse exactly what the layer refuses."""
     asked = {layer: rules(layer) for layer in every_layer()}
     asking = [layer for layer, found in asked.items() if found]
     assert len(asking) > 5
-    rows = [
-        [{name: chance.choice((1, 2, 3, 4, 6, 8, 12)) for name in layer.sizes()} for _ in range(40)]
-        for layer in asking
-    ]
+    rows = [_drawn(layer, random.Random(layer.label), 80) for layer in asking]
     jobs = [
         (sizes, [(f"rule{i}", condition) for i, (condition, _) in enumerate(asked[layer])], {})
         for layer, sizes in zip(asking, rows, strict=True)

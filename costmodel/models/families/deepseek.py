@@ -1,32 +1,107 @@
-"""DeepSeek V2 and V3: latent attention (MLA), and routed experts beside shared ones."""
+"""DeepSeek V2 to V3.2, Kimi K2, GLM-4.7-Flash and GLM-5.
+
+Latent attention (MLA), in the newest over positions that an indexer chooses, and experts beside shared ones.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from costmodel.errors import CostmodelError
 from costmodel.models._blocks import Use, between_ends, experts, feed_forward, repeated, residual
 from costmodel.models._family import Family
-from costmodel.models._fields import DENSE, UNTIED, Field, Fields
-from costmodel.models._latent import Latent, latent_attention
+from costmodel.models._fields import DENSE, UNTIED, Field, Fields, of_layers
+from costmodel.models._latent import Indexer, Latent, latent_attention
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 
 
 @dataclass(frozen=True)
 class Traits:
-    """Differences between V2 and V3.
+    """Differences between the architectures.
 
     Attributes
     ----------
     correction : bool
         Whether the router learns an offset per expert (V3's load balancing without an auxiliary loss).
+    sparse : bool
+        Whether an indexer chooses the positions that a query attends to.
     """
 
     correction: bool = False
+    sparse: bool = False
 
 
-TRAITS = {"deepseek_v2": Traits(), "deepseek_v3": Traits(correction=True)}
+TRAITS = {
+    "deepseek_v2": Traits(),
+    "deepseek_v3": Traits(correction=True),
+    "kimi_k2": Traits(correction=True),
+    "kimi_k25": Traits(correction=True),
+    "deepseek_v32": Traits(correction=True, sparse=True),
+    "glm_moe_dsa": Traits(correction=True, sparse=True),
+    "glm4_moe_lite": Traits(correction=True),
+}
+#: Defaults of DeepseekV3Config, which is also the class of Kimi's language models (transformers,
+#: configuration_deepseek_v3.py and configuration_kimi_k25.py).
+_V3 = {
+    "vocab_size": 129280,
+    "hidden_size": 7168,
+    "intermediate_size": 18432,
+    "moe_intermediate_size": 2048,
+    "num_hidden_layers": 61,
+    "num_attention_heads": 128,
+    "n_shared_experts": 1,
+    "n_routed_experts": 256,
+    "num_experts_per_tok": 8,
+    "kv_lora_rank": 512,
+    "q_lora_rank": 1536,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+    "first_k_dense_replace": 3,
+}
+#: Of DeepseekV32Config and GlmMoeDsaConfig (transformers, configuration_deepseek_v32.py and
+#: configuration_glm_moe_dsa.py).
+_V32 = {**_V3, "index_topk": 2048, "index_head_dim": 128, "index_n_heads": 64}
+_GLM = {
+    **_V32,
+    "vocab_size": 154880,
+    "hidden_size": 6144,
+    "intermediate_size": 12288,
+    "num_hidden_layers": 78,
+    "num_attention_heads": 64,
+    "q_lora_rank": 2048,
+    "qk_nope_head_dim": 192,
+    "v_head_dim": 256,
+    "index_n_heads": 32,
+}
+#: Of Glm4MoeLiteConfig (configuration_glm4_moe_lite.py); all layers but the first have experts.
+_LITE = {
+    **_V3,
+    "vocab_size": 154880,
+    "hidden_size": 2048,
+    "intermediate_size": 10240,
+    "moe_intermediate_size": 1536,
+    "num_hidden_layers": 47,
+    "num_attention_heads": 20,
+    "n_routed_experts": 64,
+    "num_experts_per_tok": 4,
+    "q_lora_rank": 768,
+    "qk_nope_head_dim": 192,
+    "v_head_dim": 256,
+    "first_k_dense_replace": 1,
+}
+LEFT_TO_DEFAULTS = {
+    **dict.fromkeys(("deepseek_v3", "kimi_k2", "kimi_k25"), _V3),
+    "deepseek_v32": _V32,
+    "glm_moe_dsa": _GLM,
+    "glm4_moe_lite": _LITE,
+}
+#: Entries allowed in ``mlp_layer_types``, ``indexer_types`` and ``layer_types``; the letters of a pattern.
+MLP_TYPES, INDEXER_TYPES, LAYER_TYPES = ("dense", "sparse"), ("full", "shared"), ("indexed_attention",)
+LETTERS = {"F": "full", "S": "shared"}
 
 FIELDS = {
     "type": Field(("model_type",), kind=str),
@@ -45,10 +120,34 @@ FIELDS = {
     "dense_first": Field(("first_k_dense_replace",), 0),
     "sparse_step": Field(("moe_layer_freq",), 1),
     "attention_bias": Field(("attention_bias",), False, bool),
+    "mlp_types": Field(("mlp_layer_types",), (), list),
+    "layer_types": Field(("layer_types",), (), list),
+    "index_heads": Field(("index_n_heads",), 0),
+    "index_width": Field(("index_head_dim",), 0),
+    "index_top_k": Field(("index_topk",), 0),
+    "indexers": Field(("indexer_types",), (), list),
+    "index_pattern": Field(("index_topk_pattern",), "", str),
+    "index_every": Field(("index_topk_freq",), 1, may_be_zero=True),
+    "index_skip": Field(("index_skip_topk_offset",), 2, may_be_zero=True),
 }
 
 
-def layer(c: Fields, use: Use, sparse: bool) -> Iterator[Part]:
+def _indexer(c: Fields, own: bool) -> Indexer | None:
+    """Return how a layer's positions are chosen, by an indexer of its own or another layer's; or None.
+
+    Raises
+    ------
+    CostmodelError
+        If an indexer has no latent vector to make its queries from.
+    """
+    if not TRAITS[c.type].sparse:
+        return None
+    if not c.q_rank:
+        raise CostmodelError("q_lora_rank: wanted a width, as an indexer makes its queries from it, got none")
+    return Indexer(heads=c.index_heads, width=c.index_width, top_k=c.index_top_k, own=own)
+
+
+def layer(c: Fields, use: Use, sparse: bool, own: bool) -> Iterator[Part]:
     """Yield one layer."""
     latent = Latent(
         d_model=c.d_model,
@@ -59,6 +158,7 @@ def layer(c: Fields, use: Use, sparse: bool) -> Iterator[Part]:
         rope=c.rope,
         value_dim=c.value_dim,
         bias=c.attention_bias,
+        sparse=_indexer(c, own),
     )
     yield from residual(use, "attention", c.d_model, latent_attention(use, latent))
     if sparse:
@@ -76,11 +176,32 @@ def layer(c: Fields, use: Use, sparse: bool) -> Iterator[Part]:
     yield from residual(use, "feed-forward", c.d_model, half)
 
 
+def _has_experts(c: Fields) -> list[bool]:
+    """Return for each layer whether it has experts."""
+    listed = of_layers(c, MLP_TYPES, "mlp_layer_types", c.mlp_types)
+    if listed:
+        return [name == "sparse" for name in listed]
+    return [i >= c.dense_first and i % c.sparse_step == 0 for i in range(c.layers)]
+
+
+def _has_indexer(c: Fields) -> list[bool]:
+    """Return for each layer whether it has an indexer of its own (transformers, GlmMoeDsaConfig)."""
+    if not TRAITS[c.type].sparse:
+        return [False] * c.layers
+    of_layers(c, LAYER_TYPES)
+    if c.type == "deepseek_v32":
+        return [True] * c.layers
+    named = [LETTERS.get(letter, letter) for letter in c.index_pattern]
+    listed = of_layers(c, INDEXER_TYPES, "indexer_types", c.indexers or named)
+    if listed:
+        return [name == "full" for name in listed]
+    return [max(i - c.index_skip + 1, 0) % max(c.index_every, 1) == 0 for i in range(c.layers)]
+
+
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
-    """Return the embedding, the dense layers, those with experts, the norm and the logits."""
-    sparse = sum(i >= c.dense_first and i % c.sparse_step == 0 for i in range(c.layers))
-    kinds = ((c.layers - sparse, False), (sparse, True))
-    layers = (repeated(layer(c, use, has_experts), count) for count, has_experts in kinds if count)
+    """Return the embedding, the layers of each kind, the norm and the logits."""
+    kinds = Counter(zip(_has_experts(c), _has_indexer(c), strict=True))
+    layers = (repeated(layer(c, use, *kind), count) for kind, count in sorted(kinds.items()))
     return between_ends(c, use, layers)
 
 
@@ -90,8 +211,14 @@ DEEPSEEK = Family(
     parts=parts,
     source=(
         "DeepSeek-AI, arXiv 2405.04434 (V2), §2.1 and appendix C; arXiv 2412.19437 (V3), §2; Hugging Face "
-        "transformers, modeling_deepseek_v2.py and modeling_deepseek_v3.py"
+        "transformers, modeling_deepseek_v2.py and modeling_deepseek_v3.py; Kimi team, arXiv 2507.20534; "
+        "DeepSeek-AI 2025, DeepSeek-V3.2-Exp, §1; transformers, modeling_deepseek_v32.py and "
+        "modeling_glm_moe_dsa.py, modeling_glm4_moe_lite.py"
     ),
-    left_out="dropout, masks, sampling; multi-token prediction (MTP)",
+    left_out=(
+        "dropout, masks, sampling; multi-token prediction (MTP); of sparse attention, that engines attend to "
+        "short prompts without an index, that DeepSeek's indexer computes in FP8, and the indexer's own loss"
+    ),
     cut={"heads": "heads", "d_ff": "inner width"},
+    left_to_defaults=LEFT_TO_DEFAULTS,
 )

@@ -1,0 +1,81 @@
+"""Small models that keep latents, or attend to chosen positions; what transformers computes more for them.
+
+Its eager code masks what kernels leave out.
+"""
+
+from configurations import GATED, SMALL
+
+LATENT = {
+    "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8, "n_routed_experts": 4,
+    "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "first_k_dense_replace": 1,
+}  # fmt: skip
+SPARSE = {
+    **GATED, "num_key_value_heads": 4, **LATENT, "q_lora_rank": 24, "n_group": 1, "topk_group": 1,
+    "index_topk": 16, "index_n_heads": 2, "index_head_dim": 12,
+}  # fmt: skip
+SHORTCUT = {
+    "vocab_size": 1000, "hidden_size": 64, "num_layers": 3, "num_attention_heads": 4, "ffn_hidden_size": 96,
+    "kv_lora_rank": 16, "q_lora_rank": 24, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8,
+    "n_routed_experts": 4, "moe_topk": 3, "expert_ffn_hidden_size": 32, "head_dim": 4,
+}  # fmt: skip
+COMPRESSED = {
+    **SMALL, "head_dim": 16, "q_lora_rank": 24, "moe_intermediate_size": 32, "n_routed_experts": 4,
+    "num_experts_per_tok": 2, "sliding_window": 16, "o_groups": 2, "o_lora_rank": 8, "index_n_heads": 2,
+    "index_head_dim": 12, "index_topk": 6, "hc_mult": 3,
+    "layer_types": ["sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention"],
+    "mlp_layer_types": ["hash_moe", "moe", "moe"],
+    "compress_rates": {"compressed_sparse_attention": 4, "heavily_compressed_attention": 9},
+}  # fmt: skip
+LATENTS = {
+    "deepseek_v2": {**GATED, "num_key_value_heads": 4, **LATENT, "q_lora_rank": 24, "topk_method": "greedy"},
+    "deepseek_v3": {
+        **GATED, "num_key_value_heads": 4, **LATENT, "q_lora_rank": 24, "n_group": 1, "topk_group": 1,
+    },
+    "deepseek_v32": SPARSE,
+    "deepseek_v4": COMPRESSED,
+    "glm4_moe_lite": {**SPARSE, "first_k_dense_replace": 1},
+    # With experts that do nothing, the FLOPs would depend on the tokens.
+    "longcat_flash": {**SHORTCUT, "zero_expert_num": 0},
+    "glm_moe_dsa": {**SPARSE, "indexer_types": ["full", "shared", "full"]},
+}  # fmt: skip
+#: Those of which transformers caches what a sequence keeps, and the fields of a layer that hold it; of the
+#: others it caches keys and values made for each head.
+CACHED = ("deepseek_v32", "glm_moe_dsa", "longcat_flash", "deepseek_v4")
+KEPT = ("keys", "values", "indexer_keys", "compressed_kv")
+SPACED = "heavily_compressed_attention"
+
+
+def beyond_sparse_attention(figures, batch, seq):
+    """Return the FLOPs that torch counts in one layer's sparse attention, less the kernels' own.
+
+    Hugging Face masks the scores of all pairs, of keys and values made for each head; kernels attend to the
+    chosen positions alone, in the latent space. The products that go there and back take as much as those
+    that make keys and values.
+    """
+    rank, rope = figures["kv_lora_rank"], figures["qk_rope_head_dim"]
+    dense = seq * (figures["qk_nope_head_dim"] + rope + figures["v_head_dim"])
+    sparse = figures["index_topk"] * (2 * rank + rope)
+    return 2 * batch * figures["num_attention_heads"] * seq * (dense - sparse)
+
+
+def beyond_compressed_attention(figures, batch, seq):
+    """Return the FLOPs that torch counts in DeepSeek-V4's attention, less the kernels' own.
+
+    Hugging Face masks the scores of all positions and entries, and sums the indexer's scores over heads
+    without a product, which torch's convention has in DeepSeek-V3.2.
+    """
+    extra = 0
+    for kind, chosen in (("compressed_sparse_attention", figures["index_topk"]), (SPACED, seq)):
+        rate = figures["compress_rates"][kind]
+        seen = sum(min(t, figures["sliding_window"]) + min(t // rate, chosen) for t in range(1, seq + 1))
+        masked = seq * (seq + seq // rate) - seen
+        extra += 2 * batch * figures["num_attention_heads"] * masked * 2 * figures["head_dim"]
+    return extra - 2 * batch * figures["index_n_heads"] * seq * (seq // 4)
+
+
+#: FLOPs of a forward pass that torch counts and that the kernels do not have, of `batch` and `seq`.
+FALLBACKS = {
+    "deepseek_v32": lambda b, n: 3 * beyond_sparse_attention(SPARSE, b, n),
+    "glm_moe_dsa": lambda b, n: 3 * beyond_sparse_attention(SPARSE, b, n),
+    "deepseek_v4": lambda b, n: beyond_compressed_attention(COMPRESSED, b, n),
+}
