@@ -200,17 +200,18 @@ def read(rows: pd.DataFrame) -> pd.DataFrame:
 
 def training(row: pd.Series) -> Answer:
     """Return the time of a published training iteration [s]; see `iteration_s`."""
-    (case,) = read(pd.DataFrame([row])).itertuples()
-    model, device = MODELS[case.model], hardware.load(DEVICE).replace(network=NETWORK)
-    layers = _layers(case.system, model, case.seq, case.devices)
+    (case,) = read(pd.DataFrame([row])).to_dict("records")
+    system, seq, devices = case["system"], case["seq"], case["devices"]
+    model, device = MODELS[case["model"]], hardware.load(DEVICE).replace(network=NETWORK)
+    layers = _layers(system, model, seq, devices)
     rungs = {predict(layer, device, sizes, framework=FRAMEWORK).rung for _, layer, sizes in layers}
-    shared = "tensor parallelism" if case.system == "megatron" else "ZeRO-3 without overlap"
-    again = "without attention" if case.system == REMATERIALISES else "with attention"
+    shared = "tensor parallelism" if system == "megatron" else "ZeRO-3 without overlap"
+    again = "without attention" if system == REMATERIALISES else "with attention"
     return Answer(
-        iteration_s(case.system, model, device, case.seq, case.devices),
+        iteration_s(system, model, device, seq, devices),
         DEVICE,
         min(rungs, key=RUNGS.index),
-        f"{case.seq:,} tokens on {case.devices} devices; {shared}; recomputed {again}; no optimizer step",
+        f"{seq:,} tokens on {devices} devices; {shared}; recomputed {again}; no optimizer step",
     )
 
 
