@@ -158,7 +158,7 @@ TYPICAL = {
     "block": 64, "experts": 64, "top_k": 4, "state": 16, "m": 512, "n": 512, "k": 4, "rank": 32,
     "features": 128, "devices": 8, "node": 8, "params": 10**7, "tensors": 16, "stride": 64, "summary": 8,
     "globals": 64, "random": 64, "density": 25, "edges": 200000, "degree": 32, "store": 10**5, "lists": 256,
-    "probes": 16, "splits": 8, "q_rank": 128, "kv_rank": 64, "rope_dim": 32, "sram": 200000,
+    "rounds": 4, "probes": 16, "splits": 8, "q_rank": 128, "kv_rank": 64, "rope_dim": 32, "sram": 200000,
     "onchip": 3 * 10**7, "read_bytes": 10**6, "written_bytes": 10**6, "least_bytes": 10**6,
     "least_written_bytes": 10**6, "taps": 4,
 }  # fmt: skip

@@ -104,6 +104,22 @@ STORED = _sizes(
     (5, 4, 2, 40, 7, 3, 30, 6, 9, 8),
     (2, 6, 3, 4, 5, 9, 9000, 7, 120, 2),
 )
+HASHED = _sizes(
+    "batch heads seq head_dim value_dim block rounds lists",
+    (3, 6, 20, 5, 7, 4, 2, 9),
+    (2, 4, 33, 3, 9, 8, 3, 17),
+    (5, 8, 17, 9, 2, 40, 1, 1),
+    (1, 3, 64, 2, 5, 2, 5, 33),
+    (4, 2, 1, 17, 3, 3, 7, 3),
+    (7, 5, 48, 4, 1, 6, 9, 300),
+    (2, 9, 70, 6, 33, 1, 8, 2000),
+    # Keys of 8 or 9 bits, where the sort needs another pass.
+    (2, 3, 4, 5, 7, 3, 4, 16),
+    (3, 2, 64, 5, 4, 9, 2, 1),
+    (1, 2, 16, 3, 5, 6, 4, 1),
+    (2, 5, 40, 3, 6, 7, 2, 1),
+    (2, 1, 64, 3, 7, 5, 4, 1),
+)
 LATENT = _sizes(
     "batch heads seq seq_kv head_dim value_dim d_model q_rank kv_rank rope_dim sram",
     (3, 5, 4, 9, 7, 6, 33, 11, 8, 2, 700),
@@ -152,6 +168,8 @@ def _variants() -> Options:
     yield "graph-attention", {}, GRAPH
     for index in ("flat", "ivf"):
         yield "retrieval-memory", {"index": index}, STORED
+    for factors in (1, 2, 3):
+        yield "lsh-attention", {"factors": factors}, HASHED
     for paged in (False, True):
         yield "decode-attention", {"paged": paged}, DECODED
         yield "split-kv", {"paged": paged}, DECODED
