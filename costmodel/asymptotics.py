@@ -198,7 +198,8 @@ _BOUNDS: dict[Any, Callable[..., sp.Expr]] = {
     CeilLog: lambda x, base: _log(x) / sp.log(_lower(base)) + 1,
     ChunkPairs: lambda n, c: _upper(sp.expand(n * (c + 1))),
     CausalTiles: lambda n, n_kv, c: _upper(sp.expand(n * ceil_div(n_kv, c))),
-    Factors: lambda x, p: _upper(x) ** (1 / p),
+    # A root of a sum is at most the sum of the roots.
+    Factors: lambda x, p: sp.Add(*(term ** (1 / p) for term in sp.Add.make_args(_upper(sp.expand(x))))),
     Distinct: lambda n, k, draws: _upper(n),  # noqa: ARG005
     **dict.fromkeys((sp.Max, Largest), lambda *parts: sp.Add(*(_upper(sp.expand(part)) for part in parts))),
     sp.Min: lambda *parts: _upper(_least(*parts)),

@@ -98,6 +98,7 @@ GLOSSARY = {
         Size("degree", "k_G", "edges per node, on average"),
         Size("store", "S", "entries of the searched memory"),
         Size("lists", r"n_{list}", "lists that an index divides the memory into"),
+        Size("rounds", "n_r", "rounds of hashing"),
         Size("probes", r"n_{probe}", "lists that are searched per query"),
         Size("splits", "S_p", "parts that the keys are split into"),
         Size("q_rank", "d_c'", "width of the compressed query of MLA (default 12 head_dim)"),

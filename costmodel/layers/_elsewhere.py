@@ -29,6 +29,8 @@ _CALLED: dict[tuple[str, ...], tuple[str, ...]] = {
     ("moe", "expert-parallel"): ("mixtureofexperts", "experts", "router"),
     ("logits",): ("crossentropy", "loss", "unembedding"),
     ("rotary",): ("rope",),
+    ("native-sparse-attention",): ("nsa", "nativesparse"),
+    ("lsh-attention",): ("reformer", "lsh", "lshselfattention"),
     ("sliding-window", "longformer"): ("swa", "localattention", "slidingwindowattention"),
     ("mlstm", "slstm"): ("xlstm",),
     ("transformer-block", "eager-transformer"): ("transformer", "block", "encoderlayer", "decoderlayer"),

@@ -104,6 +104,41 @@ STORED = _sizes(
     (5, 4, 2, 40, 7, 3, 30, 6, 9, 8),
     (2, 6, 3, 4, 5, 9, 9000, 7, 120, 2),
 )
+HASHED = _sizes(
+    "batch heads seq head_dim value_dim block rounds lists",
+    (3, 6, 20, 5, 7, 4, 2, 9),
+    (2, 4, 33, 3, 9, 8, 3, 17),
+    (5, 8, 17, 9, 2, 40, 1, 1),
+    (1, 3, 64, 2, 5, 2, 5, 33),
+    (4, 2, 1, 17, 3, 3, 7, 3),
+    (7, 5, 48, 4, 1, 6, 9, 300),
+    (2, 9, 70, 6, 33, 1, 8, 2000),
+    # Keys of 8 or 9 bits, where the sort needs another pass.
+    (2, 3, 4, 5, 7, 3, 4, 16),
+    (3, 2, 64, 5, 4, 9, 2, 1),
+    (1, 2, 16, 3, 5, 6, 4, 1),
+    (2, 5, 40, 3, 6, 7, 2, 1),
+    (2, 1, 64, 3, 7, 5, 4, 1),
+)
+NATIVE = _sizes(
+    "batch heads kv_heads seq seq_kv head_dim value_dim summary stride block top_k window",
+    (3, 6, 2, 20, 20, 5, 7, 4, 3, 8, 2, 9),
+    (2, 12, 4, 33, 65, 3, 9, 6, 2, 5, 3, 16),
+    (5, 8, 1, 1, 70, 9, 2, 8, 4, 16, 2, 11),
+    (4, 10, 5, 3, 3, 17, 6, 9, 7, 2, 1, 1),
+    (2, 4, 2, 9, 80, 33, 8, 16, 16, 11, 5, 7),
+    # Compressed blocks that overlap more than once; one that starts at each position, or a shorter sequence.
+    (3, 6, 3, 30, 30, 4, 8, 11, 2, 7, 2, 5),
+    (2, 8, 4, 12, 12, 3, 5, 7, 1, 6, 9, 10),
+    (3, 2, 2, 4, 4, 6, 5, 9, 1, 8, 2, 7),
+    # More blocks are selected than there are.
+    (1, 9, 3, 2, 30, 2, 5, 40, 5, 9, 12, 80),
+    # Eight and nine compressed keys, and fewer new ones.
+    (1, 2, 1, 12, 12, 3, 5, 5, 1, 6, 2, 9),
+    (1, 3, 1, 13, 13, 4, 2, 5, 1, 3, 2, 6),
+    (1, 4, 2, 10, 60, 5, 3, 7, 2, 20, 2, 6),
+    (1, 5, 5, 8, 40, 3, 4, 6, 2, 9, 3, 17),
+)
 LATENT = _sizes(
     "batch heads seq seq_kv head_dim value_dim d_model q_rank kv_rank rope_dim sram",
     (3, 5, 4, 9, 7, 6, 33, 11, 8, 2, 700),
@@ -152,6 +187,10 @@ def _variants() -> Options:
     yield "graph-attention", {}, GRAPH
     for index in ("flat", "ivf"):
         yield "retrieval-memory", {"index": index}, STORED
+    yield "native-sparse-attention", {}, NATIVE
+    yield "native-sparse-attention", {"decode": True}, NATIVE
+    for factors in (1, 2, 3):
+        yield "lsh-attention", {"factors": factors}, HASHED
     for paged in (False, True):
         yield "decode-attention", {"paged": paged}, DECODED
         yield "split-kv", {"paged": paged}, DECODED
@@ -164,7 +203,7 @@ def variant_cases() -> Iterator[tuple[Layer, Points]]:
     done = {"longformer", "bigbird", "strided"}  # covered by sliding-window
     for name, options, points in _variants():
         kind = get(name)
-        once = "bwd" not in kind.directions or options.get("absorbed")
+        once = "bwd" not in kind.directions or options.get("absorbed") or options.get("decode")
         for direction in ("fwd",) if once else ("fwd", "bwd"):
             yield kind(**options, direction=direction), points
         if name not in done:
