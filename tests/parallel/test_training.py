@@ -212,19 +212,36 @@ def test_memory_for_gathered_weights_equals_deepspeeds_estimate(zero):
     """4 bytes per number of the largest unit in stage 3 (weights and gradients in 16 bits), 2 in stage 2.
 
     `estimate_zero3_model_states_mem_needs` of DeepSpeed. A unit is a layer (Zhao et al., §3.2.1) of 12·d² and
-    two norms, or the embedding table if that is larger. A single copy has nothing to gather.
+    two norms, or the embedding table if that is larger. A single copy has nothing to gather. Devices that
+    share layers and table have norms of their own.
     """
-    for vocab, data in ((1000, 16), (32000, 16), (32000, 1)):
+    for vocab, data, tensor in ((1000, 16, 1), (32000, 16, 1), (32000, 1, 1), (32000, 16, 2), (1000, 16, 2)):
         training = Training(
             model=Transformer(num_layers=8, d_model=1024, heads=16, vocab=vocab),
-            cluster=Cluster(device=A100, devices=data),
-            layout=Layout(data=data, zero=zero),
+            cluster=Cluster(device=A100, devices=data * tensor),
+            layout=Layout(data=data, tensor=tensor, zero=zero),
             batch=16,
             seq=128,
         )
-        largest = max(12 * 1024**2 + 4 * 1024, vocab * 1024)
+        largest = max(12 * 1024**2 / tensor + 4 * 1024, vocab * 1024 / tensor)
         bytes_ = {0: 0, 1: 0, 2: 2, 3: 4}[zero]
         assert float(training.memory["gathered"]) == (bytes_ * largest if data > 1 else 0)
+
+
+@pytest.mark.parametrize(("zero", "shares"), [(0, 1), (2, 1), (3, 4)])
+def test_in_fp8_the_tables_of_words_keep_16_bits(zero, shares):
+    """Micikevicius et al., arXiv 2209.05433, §4: fp8 is the format of products; ZeRO 3 shards both."""
+    model = Transformer(num_layers=2, d_model=1024, heads=16, vocab=32000, tied=False, dtype="fp8")
+    training = Training(
+        model=model,
+        cluster=Cluster(device="h200-sxm", devices=4),
+        layout=Layout(data=4, zero=zero),
+        batch=4,
+        seq=128,
+    )
+    tables = 2 * 32000 * 1024
+    layers = float(training.parameters) - tables
+    assert float(training.memory["weights"]) == (layers + 2 * tables) / shares
 
 
 def simulated(stages, micro_batches, forward, backward):
