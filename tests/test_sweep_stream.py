@@ -347,6 +347,14 @@ def test_files_that_end_wrongly_or_have_no_room_for_their_footer_are_refused(tmp
     assert splices.footer(tmp_path / "b") == (b"", 4)
 
 
+def test_as_many_bytes_are_copied_as_were_asked_for():
+    copied = io.BytesIO()
+    splices._copy(io.BytesIO(b"12345"), copied, 3)
+    assert copied.getvalue() == b"123"
+    with pytest.raises(TableError, match="cut short while it was read"):
+        splices._copy(io.BytesIO(b"12345"), copied, 6)
+
+
 def test_truncated_part_is_refused(tmp_path):
     pq.write_table(pa.table({"a": [1.0, 2.0]}), tmp_path / "a.parquet")
     (tmp_path / "b.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-9])
