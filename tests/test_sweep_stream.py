@@ -250,7 +250,7 @@ def test_estimate_gives_points_and_bytes(tmp_path):
     [
         ({"name": "spark"}, "unknown engine"),
         ({"workers": 0}, "at least 1"),
-        ({"cluster": "tcp://x:1"}, "engine dask"),
+        ({"cluster": "tcp://x:1"}, "engine dask, got tcp://x:1 for the engine threads"),
     ],
 )
 def test_bad_engines_are_refused(options, text):
