@@ -241,7 +241,7 @@ def test_invalid_arguments_are_refused_with_one_line(name, data, tmp_path, monke
         (lambda: parallel.Layout(sequence_parallel="no"), "wanted sequence_parallel to be True or False"),
         (lambda: parallel.LanguageModel(num_layers=-1, d_model=64, vocab=10), "size num_layers: wanted"),
         (lambda: parallel.LanguageModel(num_layers=1, d_model=64, vocab=1.5), "size vocab: wanted"),
-        (lambda: parallel.LanguageModel(**STACKED, embedded=0), "size d_model: wanted"),
+        (lambda: parallel.LanguageModel(**STACKED, embedded=0), "size embedded: wanted"),
         (lambda: parallel.stack_of(GPT2, attention="banana"), "unknown attention"),
         (lambda: parallel.stack_of(GPT2, dtype="fp33"), "unknown dtype"),
         (lambda: parallel.Transformer(**STACKED, heads=2, norm="max"), "unknown norm"),

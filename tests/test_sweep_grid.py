@@ -346,6 +346,12 @@ def test_parts_of_a_condition_are_what_and_joins_at_the_top():
         assert [tuple(sorted(part.columns)) for part in condition(text, known).parts()] == parts
 
 
+def test_whole_numbers_of_conditions_do_not_wrap_around():
+    """10³⁰ has 100 bits."""
+    a = {"a": np.array([1.0, 1e29, 1e31])}
+    assert condition("a < 10 ** 30", ["a"])(a.__getitem__).tolist() == [True, True, False]
+
+
 def test_a_quotient_by_zero_is_infinite_or_nothing_without_a_warning():
     a = np.array([-1.0, 0.0, 1.0])
     with warnings.catch_warnings(action="error"):

@@ -250,7 +250,7 @@ def test_estimate_gives_points_and_bytes(tmp_path):
     [
         ({"name": "spark"}, "unknown engine"),
         ({"workers": 0}, "at least 1"),
-        ({"cluster": "tcp://x:1"}, "engine dask"),
+        ({"cluster": "tcp://x:1"}, "engine dask, got tcp://x:1 for the engine threads"),
     ],
 )
 def test_bad_engines_are_refused(options, text):
@@ -345,6 +345,14 @@ def test_files_that_end_wrongly_or_have_no_room_for_their_footer_are_refused(tmp
         splices.footer(tmp_path / "a")
     (tmp_path / "b").write_bytes(b"PAR1\0\0\0\0PAR1")  # a footer of no bytes, in just enough
     assert splices.footer(tmp_path / "b") == (b"", 4)
+
+
+def test_as_many_bytes_are_copied_as_were_asked_for():
+    copied = io.BytesIO()
+    splices._copy(io.BytesIO(b"12345"), copied, 3)
+    assert copied.getvalue() == b"123"
+    with pytest.raises(TableError, match="cut short while it was read"):
+        splices._copy(io.BytesIO(b"12345"), copied, 6)
 
 
 def test_truncated_part_is_refused(tmp_path):

@@ -288,10 +288,9 @@ class Training:
 
     def _weights(self) -> Array:
         """Return the size of the weights; the tables of words have the format around the products [bytes]."""
-        n = self._numbers
-        tables = Group(self._table_parameters(), n.data, self.cluster.per_node / n.tensor)
+        copies = self._numbers.data if self.layout.zero >= 3 else 1.0
         wider = self._result_bytes - self._weight_bytes
-        return self._weight_bytes * self._held(3) + wider * held((tables,), self.layout.zero, 3)
+        return self._weight_bytes * self._held(3) + wider * self._table_parameters() / copies
 
     def _gathered_bytes(self) -> Array:
         """Return the temporarily unsharded part of what copies shard: one layer, or one table [bytes].

@@ -93,7 +93,9 @@ class Engine:
         if self.workers is not None:
             as_whole("workers", self.workers, MOST_WORKERS)
         if self.cluster is not None and self.name != "dask":
-            raise CostmodelError("a cluster's address needs the engine dask")
+            raise CostmodelError(
+                f"a cluster's address needs the engine dask, got {self.cluster} for the engine {self.name}"
+            )
 
     @property
     def count(self) -> int:

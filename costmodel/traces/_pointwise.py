@@ -127,10 +127,8 @@ def _where(op: Op) -> Moved | None:
     return Moved(computes("arithmetic", chosen), format_of(chosen), shape, total, written, least(read))
 
 
-def _masked_fill(op: Op) -> Moved | None:
+def _masked_fill(op: Op) -> Moved:
     """Return what a fill under a mask moves; at least the mask is read, and possibly nothing is written."""
-    if is_tensor(op, 2) and op.inputs[2]:
-        return None
     x, mask = operand(op, 0), operand(op, 1)
     kind, total = computes("arithmetic", [x]), x.bytes + mask.bytes
     return Moved(kind, format_of([x]), x.shape, total, x.bytes, mask.bytes, in_place=True, least_written=0)

@@ -100,6 +100,16 @@ def test_slicing_a_whole_axis_runs_no_kernel():
     assert cm.evaluate(open_, batch=3, seq=6)["hbm_bytes"] == cm.evaluate(closed)["hbm_bytes"]
 
 
+@pytest.mark.parametrize("wanted", [False, True])
+def test_backward_leaves_the_gradients_that_torch_leaves(wanted):
+    module, given = nn.Linear(8, 4), torch.zeros(3, 8, requires_grad=wanted)
+    model = from_torch(module, given, direction="fwd+bwd")
+    module(given).sum().backward()
+    left = [tensor.grad for tensor in (*module.parameters(), given) if tensor.grad is not None]
+    assert len(left) == 2 + wanted
+    assert model.gradients == sum(gradient.nbytes for gradient in left)
+
+
 def test_the_optimiser_follows_the_backward_pass():
     module = GatedFeedForward()
     plain, updated = (

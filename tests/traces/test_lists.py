@@ -76,6 +76,16 @@ def test_one_kernel_over_a_list_computes_in_the_format_that_its_name_has(tmp_pat
     assert (foreach["in_place"], adam["in_place"]) == (True, True)
 
 
+def test_a_list_that_is_not_updated_in_place_is_read_whole(tmp_path):
+    events = [
+        op("aten::_foreach_sqrt", 0, 9, 1, shapes((30, 10), (20,))),
+        kernel(FOREACH.format("UnaryOpFunctor<float, 2, 1, 1>"), 20, 5, 1),
+    ]
+    (row,) = read_trace(write(tmp_path / "gpu.json", events, H200)).to_dict("records")
+    assert (row["op"], row["in_place"]) == ("pass_function", False)
+    assert row["read_bytes"] == row["least_bytes"] == row["written_bytes"] == 4 * 320
+
+
 def test_a_long_list_has_no_shapes(tmp_path):
     """torch records none of more than a few dozen tensors."""
     events = [

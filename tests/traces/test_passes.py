@@ -41,7 +41,8 @@ class Tensors:
         self.byte = torch.randint(0, 99, (6, 40), dtype=torch.uint8)
         self.columns = torch.zeros(6, 5, dtype=torch.int64)
         self.flat = torch.randint(0, 6, (9,))
-        self.image = draw(2, 3, 4, 5)
+        self.image, self.pooled = draw(2, 3, 4, 5), draw(2, 3, 2, 2)
+        self.places = torch.zeros(2, 3, 2, 2, dtype=torch.int64)
 
 
 #: Operation → the call, what it reads, and what it writes if that is not what it returns.
@@ -97,6 +98,70 @@ CASES = {
         "x y",
     ),
     "aten::log_sigmoid_forward": (lambda t: t.torch.ops.aten.log_sigmoid_forward(t.x), "x"),
+    "aten::native_dropout": (lambda t: t.torch.ops.aten.native_dropout(t.bf, 0.5, True), "bf"),
+    "aten::_prelu_kernel_backward": (
+        lambda t: t.torch.ops.aten._prelu_kernel_backward(t.y, t.x, t.row),
+        "y x row",
+    ),
+    "aten::native_dropout_backward": (
+        lambda t: t.torch.ops.aten.native_dropout_backward(t.x, t.mask, 2.0),
+        "x mask",
+    ),
+    "aten::hardswish_backward": (lambda t: t.torch.ops.aten.hardswish_backward(t.x, t.y), "x y"),
+    "aten::leaky_relu_backward": (
+        lambda t: t.torch.ops.aten.leaky_relu_backward(t.x, t.y, 0.1, False),
+        "x y",
+    ),
+    "aten::hardtanh_backward": (lambda t: t.torch.ops.aten.hardtanh_backward(t.x, t.y, -1.0, 1.0), "x y"),
+    "aten::softplus_backward": (lambda t: t.torch.ops.aten.softplus_backward(t.x, t.y, 1.0, 20.0), "x y"),
+    "aten::mse_loss_backward": (
+        lambda t: t.torch.ops.aten.mse_loss_backward(t.x, t.y, t.x, 0),
+        "x y x",
+    ),
+    "aten::avg_pool2d_backward": (
+        lambda t: t.torch.ops.aten.avg_pool2d_backward(
+            t.pooled, t.image, [2, 2], [2, 2], [0, 0], False, True, None
+        ),
+        "pooled",
+    ),
+    "aten::max_pool2d_with_indices_backward": (
+        lambda t: t.torch.ops.aten.max_pool2d_with_indices_backward(
+            t.pooled, t.image, [2, 2], [2, 2], [0, 0], [1, 1], False, t.places
+        ),
+        "pooled places",
+    ),
+    "aten::_adaptive_avg_pool2d_backward": (
+        lambda t: t.torch.ops.aten._adaptive_avg_pool2d_backward(t.pooled, t.image),
+        "pooled",
+    ),
+    "aten::adaptive_max_pool2d_backward": (
+        lambda t: t.torch.ops.aten.adaptive_max_pool2d_backward(t.pooled, t.image, t.places),
+        "pooled places",
+    ),
+    "aten::upsample_nearest2d_backward": (
+        lambda t: t.torch.ops.aten.upsample_nearest2d_backward(t.image, [4, 5], [2, 3, 2, 2], None, None),
+        "image",
+    ),
+    "aten::upsample_bilinear2d_backward": (
+        lambda t: t.torch.ops.aten.upsample_bilinear2d_backward(
+            t.image, [4, 5], [2, 3, 2, 2], False, None, None
+        ),
+        "image",
+    ),
+    "aten::upsample_bicubic2d": (
+        lambda t: t.torch.ops.aten.upsample_bicubic2d(t.image, [8, 10], False, None, None),
+        "image",
+    ),
+    "aten::replication_pad2d": (lambda t: t.torch.ops.aten.replication_pad2d(t.image, [1, 2, 0, 3]), "image"),
+    "aten::maximum": (lambda t: t.x.maximum(t.row), "x row"),
+    "aten::logical_and": (lambda t: t.mask.logical_and(t.long), "mask long"),
+    "aten::logical_not": (lambda t: t.x.logical_not(), "x"),
+    "aten::fmod": (lambda t: t.x.fmod(t.column), "x column"),
+    "aten::atan2": (lambda t: t.half.atan2(t.y), "half y"),
+    "aten::native_group_norm": (
+        lambda t: t.torch.nn.functional.group_norm(t.image, 1),
+        "image",
+    ),
     "aten::_softmax": (lambda t: t.x.softmax(0), "x"),
     "aten::bucketize": (lambda t: t.torch.bucketize(t.x, t.few[:1, :1].flatten().float()), "x"),
     "aten::masked_fill": (lambda t: t.x.masked_fill(t.mask, 0.0), "x mask"),
@@ -138,6 +203,13 @@ def test_bytes_are_those_of_the_tensors(torch, tmp_path, case):
     assert row["written_bytes"] == sum(each.nbytes for each in results)
     assert row.get("least_bytes", 0) <= row.get("read_bytes", 0)
     assert row["in_place"] == (case.split()[0].endswith("_") and row["op"] not in _NEW)
+
+
+def test_a_gated_units_table_is_its_result(torch, tmp_path):
+    x = torch.randn(6, 40)
+    path = record(tmp_path / "cpu.json", lambda: torch.nn.functional.glu(x))
+    (row,) = passes(read_trace(path, gpu="cpu/xeon-8480plus"), "aten::glu")
+    assert row["m"] * row["n"] == torch.nn.functional.glu(x).numel()
 
 
 #: Passes that write what they do not read, whatever the operation's name.

@@ -568,6 +568,12 @@ def test_a_kernel_is_its_operations_whatever_other_launch_has_the_operations_num
     assert (row["op"], row["kernel"]) == ("relu", "relu_kernel")
 
 
+def test_a_kernel_whose_launch_is_not_recorded_is_the_operations_that_has_its_number(tmp_path):
+    events = [op("aten::relu", 0, 9, 5, bf16(8, 16)), saying(kernel("relu_kernel", 20, 3, 5), correlation=5)]
+    (row,) = read_trace(write(tmp_path / "gpu.json", events, H200)).to_dict("records")
+    assert (row["op"], row["kernel"]) == ("relu", "relu_kernel")
+
+
 def test_kernels_belong_to_operations_of_any_thread(tmp_path):
     """The backward pass runs on a thread of its own, beside operations that begin and end with its own."""
     events = [op("aten::relu", 0, 9, 1, bf16(8, 16)), op("aten::exp", 0, 9, 2, bf16(8, 16), tid=2)]

@@ -59,6 +59,14 @@ def test_bytes_are_those_of_the_images(torch, tmp_path, case):
     assert row["least_bytes"] <= _read_in_any_case(torch, lambda image: FORWARD[case](functional, image), x)
 
 
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_an_image_of_one_position_is_read_whole(torch, tmp_path, mode):
+    x = torch.randn(2, 3, 1, 1)
+    path = record(tmp_path / "cpu.json", lambda: _functional().interpolate(x, size=(4, 5), mode=mode))
+    (row,) = _rows(read_trace(path, gpu="cpu/xeon-8480plus"), f"aten::upsample_{mode}2d")
+    assert row["least_bytes"] == row["read_bytes"] == x.nbytes
+
+
 def _read_in_any_case(torch, call, x) -> int:
     """Return the bytes of the places that change some result if they are not a number."""
     touched = torch.zeros(x.shape[2:], dtype=torch.bool)
