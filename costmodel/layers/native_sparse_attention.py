@@ -73,7 +73,8 @@ class NativeSparseAttention(Layer):
     )
     not_counted: ClassVar[str] = (
         "projections, also those of the gates; positions within a compressed block; that keys after a query "
-        "in its own block are masked; that the first and the nearest blocks are always selected"
+        "in its own block are masked; that the first and the nearest blocks are always selected; "
+        "in times, that each query gathers its own keys"
     )
     required: ClassVar[tuple[str, ...]] = ("batch", "heads", "seq", "head_dim")
     defaults: ClassVar[dict[str, str | int]] = {
@@ -242,28 +243,24 @@ class NativeSparseAttention(Layer):
         blocks = Distinct(BLOCKS, sp.Min(TOP, BLOCKS), N)
         return sp.Min(NKV, BLOCK * blocks)
 
-    def _gathered(self, name: str, matrix: sp.Expr, **counts: Any) -> Phase:
-        """Return a kernel in which each group of heads reads the selected blocks of its query."""
-        flops = self._flops(self.selected, matrix)
-        key = {engine: count for (engine, _), count in flops.items()}
-        phase = scan_phase(self, name, chains=self._queries, **key, **counts)
+    def _gathered(self, phase: Phase, matrix: sp.Expr, *, times: int) -> Phase:
+        """Return attention to selected blocks: each group of heads reads those of its query, `times` over."""
         # Of the own block, a query sees no more than the positions up to its own.
         own = B * HQ * sp.Min(N, sp.Max(0, NKV - TOP * BLOCK)) * (BLOCK - 1)
         per_pair = {"matrix": matrix, "vector": sp.Integer(3), "special": ONE}
-        return replace(phase, spared={key: own * per_pair[key[0]] for key in phase.flops})
+        return replace(
+            phase,
+            read=phase.read + self._chosen(),
+            l2=times * self._keys(self.selected),
+            spared={key: own * per_pair[key[0]] for key in phase.flops},
+        )
 
     def forward(self) -> tuple[Phase, ...]:
         """Compress; attend to compressed keys; select; attend to selected blocks and to the window; mix."""
         most = sp.Min(TOP * BLOCK, NKV)
-        chosen = self._gathered(
-            "selected attention",
-            2 * (D + DV),
-            read=self.bytes * self._queries * D + self._keys(self._distinct()) + self._chosen(),
-            write=self._outputs() + self._statistics(),
-            again=self._keys(self.selected),
-            pram_depth=depth_forward(most),
-            workspace=self._outputs() + self._statistics() + self._keys(NKV - self.selected_positions),
-        )
+        plain = self._attention("selected attention", self.selected, self._distinct(), most)
+        unread = self._keys(NKV - self.selected_positions)
+        chosen = replace(self._gathered(plain, 2 * (D + DV), times=1), workspace=plain.workspace + unread)
         gates = self.bytes * BRANCHES * self._queries
         mix = stream(
             self, "gated sum", rows=self._queries, cols=DV, reads=BRANCHES, writes=1, vector=2 * BRANCHES,
@@ -291,16 +288,8 @@ class NativeSparseAttention(Layer):
             vector=3 * BRANCHES, depth=tree_depth(DV), extra_read=gates, extra_write=gates,
             workspace=BRANCHES * self._outputs(),
         )  # fmt: skip
-        both = self._keys(self._distinct())
-        chosen = self._gathered(
-            "selected attention, backward",
-            6 * D + 4 * DV,
-            read=self.bytes * self._queries * (D + DV) + both + 2 * self._statistics() + self._chosen(),
-            write=self.bytes * self._queries * D + both,
-            again=2 * self._keys(self.selected),
-            pram_depth=depth_backward(N),
-            workspace=self.bytes * self._queries * D,
-        )
+        plain = self._attention_backward("selected attention, backward", self.selected, self._distinct())
+        chosen = self._gathered(plain, 6 * D + 4 * DV, times=2)
         return (
             mix,
             gradient_row_sums(self),

@@ -130,6 +130,7 @@ def native(o: dict[str, Any], s: Sizes) -> Expected:
         l2=both * selected,
         depth=softmax_depth(min(top * block, n_kv)),
         workspace=results + sums + both * (n_kv - least),
+        sizes=sizes(selected),
     )
     scatter = Kernel(
         **flops(selected, 6 * d + 4 * dv),
@@ -137,7 +138,8 @@ def native(o: dict[str, Any], s: Sizes) -> Expected:
         write=queries + both * distinct,
         l2=2 * both * selected,
         depth=gradient_depth,
-        workspace=queries,
+        workspace=sums + queries,
+        sizes=sizes(selected),
     )
     gates = 3 * w * rows
     forward = (
@@ -146,7 +148,7 @@ def native(o: dict[str, Any], s: Sizes) -> Expected:
         attend(compressed, keys, keys),
         chains(scores, rows),
         choice,
-        chains(gather, rows),
+        gather,
         attend(near, around, min(window, n_kv)),
         # Each product and its addition to the sum; the gate is one number per row.
         table(w, rows, dv, 3, 1, vector=3 * 2, depth=2 + log2_ceil(3), more_read=gates),
@@ -171,7 +173,7 @@ def native(o: dict[str, Any], s: Sizes) -> Expected:
         row_sums,
         unattend(near, around),
         row_sums,
-        chains(scatter, rows),
+        scatter,
         row_sums,
         unattend(compressed, keys),
         *uncompress(d),
