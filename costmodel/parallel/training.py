@@ -327,8 +327,7 @@ class Training:
             2 * self._result_bytes * tokens * self.model.d_model / share
             + 4 * tokens * self.model.vocab / n.tensor
         )
-        first = ahead * first + np.where(p == 1, head, 0.0)
-        return np.asarray(np.maximum(first, behind * last + head) + working)
+        return np.asarray(np.maximum(ahead * first, behind * last + head) + working)
 
     @property
     def capacity(self) -> float:

@@ -736,6 +736,21 @@ def test_activations_in_flight_equal_those_of_a_simulated_pipeline(stages, parts
     assert float(training.memory["activations"]) == pytest.approx(expected, rel=1e-12)
 
 
+def test_the_bound_is_that_of_every_part():
+    """At rung `bound` no kernel takes time to start, and each runs at full rates."""
+    bound, usual = replace(small(), rung="bound").parts, small().parts
+    for name in ("forward", "backward", "head", "optimiser"):
+        assert 0 < float(bound[name]) < float(usual[name])
+
+
+def test_in_fp32_there_is_no_master_weight():
+    """Two moments of 4 bytes; in 16 bits also a weight in fp32 (Rajbhandari et al., §3.1: K = 12)."""
+    for dtype, bytes_ in (("fp32", 8), ("bf16", 12)):
+        model = Transformer(num_layers=8, d_model=1024, heads=16, vocab=32000, dtype=dtype)
+        training = replace(small(), model=model)
+        assert float(training.memory["optimiser"]) == bytes_ * float(training.parameters)
+
+
 def test_seq_kv_is_refused_without_an_encoder():
     with pytest.raises(SizeError, match="training: seq_kv is an encoder's length, got 16, but"):
         replace(small(), seq_kv=16)
