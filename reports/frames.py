@@ -53,6 +53,7 @@ SIZES = {
     "rope_dim": "rotary width",
     "store": "entries stored",
     "lists": "lists of the index",
+    "rounds": "rounds of hashing",
     "probes": "lists searched per query",
     "splits": "splits of the keys",
     "params": "parameters",

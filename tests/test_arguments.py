@@ -118,6 +118,7 @@ CALLS = {
     "validation.run": Call(validation.run, "cpu", spec_file="no device", rung=None, journal=None, cases=[]),
     "models.Architecture": Call(models.Architecture, GPT2.name, GPT2.family, GPT2.fields),
     "models.Part": Call(models.Part.of, "part", LSTM, repeats=1, shared=False, **SIZES),
+    "models.architectures": Call(models.architectures),
     "models.available": Call(models.available),
     "models.from_config": Call(models.from_config, {}, name="x", model_type=None),
     "models.load": Call(models.load, "llama-2-7b", model_type=None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -315,7 +316,7 @@ def _prompt(sizes: dict[str, float], found: Architecture) -> int:
 
 
 def _list(as_json: bool) -> None:
-    from costmodel.models import available, load, title
+    from costmodel.models import architectures, available, load, title
 
     rows = [(name, title(name), load(name)) for name in available()]
     if as_json:
@@ -326,6 +327,8 @@ def _list(as_json: bool) -> None:
     output.print_table(
         ["model", "what", "parameters"], [[n, t, output.count(a.parameters)] for n, t, a in rows], left=2
     )
+    known = textwrap.fill(", ".join(architectures()), 100)
+    print(f"\nOther models are read from their config.json if its model_type is one of:\n{known}")
 
 
 def _show(found: Architecture, dtype: str, sizes: dict[str, float], as_json: bool) -> None:

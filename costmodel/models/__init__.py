@@ -13,6 +13,6 @@ from __future__ import annotations
 from costmodel.models._model import Model
 from costmodel.models._part import Part
 from costmodel.models.architecture import Architecture
-from costmodel.models.config import available, from_config, load, title
+from costmodel.models.config import architectures, available, from_config, load, title
 
-__all__ = ["Architecture", "Model", "Part", "available", "from_config", "load", "title"]
+__all__ = ["Architecture", "Model", "Part", "architectures", "available", "from_config", "load", "title"]

@@ -114,6 +114,11 @@ def _json(path: Path) -> Any:
         raise CostmodelError(f"{path}: cannot be read: {error}") from None
 
 
+def architectures() -> list[str]:
+    """Return the ``model_type`` values of the configurations that `from_config` reads, sorted."""
+    return sorted((*by_type(), *_nested.ALIASES))
+
+
 @typed
 def from_config(config: Any, *, name: str = "", model_type: str | None = None) -> Architecture:
     """Return the model of a Hugging Face configuration, with its weights' storage format.
@@ -184,9 +189,8 @@ def _unknown(kind: object, config: Mapping[str, Any]) -> UnknownNameError:
         remedy = f"which also needs {', '.join(lacking[nearest])}"
     else:
         remedy = f"whose fields it has: model_type={nearest!r} (--model-type {nearest}) reads it as one"
-    known_types = ", ".join(sorted((*lacking, *_nested.ALIASES)))
     return UnknownNameError(
-        f"the configuration {said}; nearest is {nearest!r}, {remedy}; known: {known_types}"
+        f"the configuration {said}; nearest is {nearest!r}, {remedy}. `costmodel model` lists all types"
     )
 
 
