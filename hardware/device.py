@@ -146,7 +146,8 @@ class Device:
         return max((1 + ceiling.si / self.clock_hz) / 2, 1.0) if ceiling else 1.0
 
     @cached_property
-    def _highest_clock(self) -> float:
+    def highest_clock_hz(self) -> float:
+        """Highest clock known to occur [Hz]; the lower bound's peaks are at this clock."""
         clocks = self.spec.clocks
         known = (clocks.boost, clocks.matrix, clocks.vector, clocks.max)
         return max(clock.si for clock in known if clock is not None)
@@ -159,12 +160,12 @@ class Device:
     @cached_property
     def peak_clock_ratio(self) -> float:
         """Ratio of the highest known boost to the clock of the stated matrix peaks, at least 1."""
-        return self._highest_clock / self.matrix_clock_hz
+        return self.highest_clock_hz / self.matrix_clock_hz
 
     @cached_property
     def vector_clock_ratio(self) -> float:
         """Ratio of the highest known boost to the clock of the stated vector rates, at least 1."""
-        return self._highest_clock / (self.spec.clocks.vector or self.spec.clocks.boost).si
+        return self.highest_clock_hz / (self.spec.clocks.vector or self.spec.clocks.boost).si
 
     @cached_property
     def _peaks(self) -> dict[str, dict[str, _Peak]]:

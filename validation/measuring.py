@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from costmodel import hardware
 from costmodel.arguments import typed
@@ -20,6 +21,7 @@ from costmodel.validation import campaign, places, plans, record, spec
 from costmodel.validation.case import Case
 from costmodel.validation.join import with_predictions
 from costmodel.validation.journal import Journal, hold
+from costmodel.validation.spec_cpu import with_highest_clock
 from costmodel.validation.torch_env import Machine, machine
 
 #: Time budget of a campaign [s]; with its preparation it takes 5 minutes on a CPU and 8 on a GPU.
@@ -176,7 +178,7 @@ def run(
         passes=passes,
         device_name=known.name,
     )
-    return with_predictions(frame, known, rung=rung)
+    return with_predictions(frame, with_clock_of(frame, known), rung=rung)
 
 
 def known_device(here: Machine, folder: Path | None = None) -> hardware.Device:
@@ -196,6 +198,21 @@ def known_device(here: Machine, folder: Path | None = None) -> hardware.Device:
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     return hardware.load(spec.write(spec.measure_spec(here), path))
+
+
+def with_clock_of(rows: pd.DataFrame, device: hardware.Device, folder: Path | None = None) -> hardware.Device:
+    """Return the device with the highest clock that measured rows state, if its spec was measured here.
+
+    Others may have shared the cores all the time in which a CPU's spec was measured. The lower bound would
+    then rest on a lower clock than the rows' own, and be above some of them. The spec's file gets the clock,
+    too; other specs and those of GPUs, whose clocks their drivers state, are left as they are.
+    """
+    seen = float(rows["clock_hz"].max())
+    path = (folder or user_folder()) / f"{device.name.replace('/', '-')}.yaml"
+    if not (device.name.startswith("cpu/") and path.is_file() and seen > device.highest_clock_hz):
+        return device
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return hardware.load(spec.write(with_highest_clock(content, seen), path, overwrite=True))
 
 
 @contextmanager

@@ -31,10 +31,10 @@ def measure_spec(machine: Machine) -> dict[str, Any]:
     return make(machine, microbenchmarks(machine))
 
 
-def write(content: dict[str, Any], path: Path) -> Path:
+def write(content: dict[str, Any], path: Path, *, overwrite: bool = False) -> Path:
     """Write a spec as YAML; `costmodel.files.write_whole` says which errors it raises."""
     text = "# Measured by `costmodel validate`.\n" + yaml.safe_dump(
         content, sort_keys=False, allow_unicode=True
     )
-    write_text(path, text)
+    write_text(path, text, overwrite=overwrite)
     return path

@@ -14,6 +14,7 @@ import costmodel
 from costmodel import calibration, hardware, units
 from costmodel.errors import UnavailableError
 from costmodel.validation import (
+    measuring,
     microbench,
     places,
     sensors,
@@ -258,6 +259,7 @@ def test_peak_is_the_units_width_times_two_multiply_adds(
     table, small = measured
     monkeypatch.setattr(spec_cpu, "cpu_facts", lambda: {"vendor_id": vendor, "cpu family": family})
     monkeypatch.setattr(spec_cpu.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(spec_cpu, "_CLOCK_PAUSE_S", 0.0)
     monkeypatch.setattr(spec_cpu, "clock_hz", lambda tries: 1e12)  # above any product that was measured
     found = spec_cpu.cpu_spec(dataclasses.replace(small, capability=capability, units=3), table)
     peak = units.parse(found["compute"]["vector"]["fp32"]["value"], "FLOP/s")
@@ -271,6 +273,31 @@ def test_clock_during_a_campaign_is_measured_not_stated():
         pytest.skip("no loop of one cycle a turn on this architecture")
     assert 1e8 < clock < 1e10
     assert len({sensors.sensors("cpu")["clock_hz"] for _ in range(5)}) > 1
+
+
+def test_clock_is_sought_until_a_neighbour_rests(measured, monkeypatch):
+    table, small = measured
+    seen = iter([2e12] * 12 + [3e12] + [2e12] * 12)
+    monkeypatch.setattr(spec_cpu, "_CLOCK_PAUSE_S", 0.0)
+    monkeypatch.setattr(spec_cpu, "clock_hz", lambda tries: next(seen))
+    assert spec_cpu.cpu_spec(small, table)["clocks"]["boost"]["value"] == "3 THz"
+
+
+def test_a_clock_seen_in_a_campaign_raises_a_measured_specs_bound(measured, monkeypatch, tmp_path):
+    """By the ratio of the clocks, in the file too; predictions rest on the clock of the fit."""
+    table, small = measured
+    monkeypatch.setattr(spec_cpu, "_CLOCK_PAUSE_S", 0.0)
+    monkeypatch.setattr(spec_cpu, "clock_hz", lambda tries: 6e9)
+    path = places.spec_path(small, tmp_path)
+    slow = hardware.load(spec.write(spec_cpu.cpu_spec(small, table), path))
+    lower = measuring.with_clock_of(pd.DataFrame({"clock_hz": [1e9, None]}), slow, tmp_path)
+    assert lower is slow
+    fast = measuring.with_clock_of(pd.DataFrame({"clock_hz": [1e9, 9e9, None]}), slow, tmp_path)
+    for device in (fast, hardware.load(path)):
+        assert device.boost_peak("fp32") == pytest.approx(1.5 * slow.boost_peak("fp32"), rel=1e-3)
+        assert device.peak("fp32") == slow.peak("fp32")
+    others = hardware.load("cpu/epyc-9654")
+    assert measuring.with_clock_of(pd.DataFrame({"clock_hz": [9.9e9]}), others, tmp_path) is others
 
 
 def test_measured_clock_is_plausible():
