@@ -226,7 +226,7 @@ def function_of(c: Fields, default: str) -> str:
         If it is unknown.
     """
     if c.act and c.act not in ACTIVATIONS:
-        raise unknown_name("activation (hidden_act)", c.act, ACTIVATIONS)
+        raise unknown_name("activation", c.act, ACTIVATIONS)
     return ACTIVATIONS[c.act] if c.act else default
 
 

@@ -123,7 +123,7 @@ def test_layers_have_a_window_where_hugging_faces_code_gives_them_one(kind, said
     ("kind", "said", "message"),
     [
         ("stablelm", {"partial_rotary_factor": 1.5}, "wanted a share of a head's width of 0 to 1, got 1.5"),
-        ("arcee", {"hidden_act": "relu3"}, r"unknown activation \(hidden_act\) 'relu3'; did you mean 'relu'"),
+        ("arcee", {"hidden_act": "relu3"}, r"unknown activation 'relu3'; did you mean 'relu'"),
         ("smollm3", {"no_rope_layers": [1, 0]}, "no_rope_layers has 2 entries for 3 layers; wanted one each"),
         ("exaone4", {"sliding_window_pattern": "LLG"}, "sliding_window_pattern should be a whole number"),
         ("ernie4_5_moe", {"use_bias": True}, "ernie4_5_moe: wanted experts without biases"),

@@ -391,7 +391,11 @@ DUAL = {"mamba_n_heads": 8, "mamba_d_state": 16}
         ("nemotron_h", {"hybrid_override_pattern": "MX"}, "entry 'X' of hybrid_override_pattern"),
         ("nemotron_h", {"layers_block_type": ["conv"]}, "entry 'conv' of layers_block_type"),
         ("nemotron_h", {"hybrid_override_pattern": "ME", "moe_latent_size": 32}, "moe_latent_size 32 is not"),
-        ("nemotron_h", {"hybrid_override_pattern": "M-", "mlp_hidden_act": "mish"}, "mlp_hidden_act 'mish'"),
+        (
+            "nemotron_h",
+            {"hybrid_override_pattern": "M-", "mlp_hidden_act": "mish"},
+            "unknown activation 'mish'",
+        ),
     ],
 )
 def test_impossible_configurations_of_hybrids_are_refused(kind, said, message):

@@ -8,7 +8,7 @@ from functools import partial
 from costmodel.errors import CostmodelError, unknown_name
 from costmodel.models._blocks import Use, between_ends, experts, feed_forward, residual, stacks
 from costmodel.models._family import Family
-from costmodel.models._fields import D_MODEL, HEADS, UNTIED, VOCAB, Field, Fields, fraction, same
+from costmodel.models._fields import D_MODEL, HEADS, UNTIED, VOCAB, Field, Fields, fraction, function_of, same
 from costmodel.models._heads import Heads, self_attention
 from costmodel.models._part import Part
 from costmodel.models._state_space import DUAL_FIELDS, Dual, dual
@@ -24,8 +24,6 @@ KINDS = {
     "moe": "moe",
 }
 LETTERS = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}
-#: Activations by their names in transformers.
-FUNCTIONS = {"relu2": "relu2", "silu": "silu", "relu": "relu", "gelu": "gelu"}
 
 
 def kinds(c: Fields) -> list[str]:
@@ -48,19 +46,6 @@ def kinds(c: Fields) -> list[str]:
     return [known[entry] for entry in entries]
 
 
-def _function(c: Fields) -> str:
-    """Return the activation.
-
-    Raises
-    ------
-    UnknownNameError
-        If it is unknown.
-    """
-    if c.named_function not in FUNCTIONS:
-        raise unknown_name("mlp_hidden_act", c.named_function, FUNCTIONS)
-    return FUNCTIONS[c.named_function]
-
-
 def _latent(c: Fields) -> None:
     """Refuse experts that work in a narrower space than the model's, whose products are not counted."""
     if c.latent:
@@ -81,8 +66,7 @@ FIELDS = {
     "layers": Field((), lambda f: len(f.kinds)),
     "d_ff": Field(("intermediate_size",)),
     "mlp_bias": Field(("mlp_bias",), False, bool),
-    "named_function": Field(("mlp_hidden_act",), "relu2", str),
-    "function": Field((), _function, str),
+    "act": Field(("mlp_hidden_act",), "", str),
     **DUAL_FIELDS,
     "ssm_bias": Field(("use_bias",), False, bool),
     "ssm_out_bias": Field((), same("ssm_bias")),
@@ -102,8 +86,9 @@ def mixer(c: Fields, use: Use, kind: str) -> Iterable[Part]:
     if kind == "attention":
         heads = Heads(d_model=c.d_model, heads=c.heads, kv_heads=c.kv_heads, head_dim=c.head_dim, rotary=0.0)
         return self_attention(use, heads)
+    function = function_of(c, "relu2")
     if kind == "mlp":
-        return [feed_forward(use, c.d_model, c.d_ff, c.function, bias=c.mlp_bias)]
+        return [feed_forward(use, c.d_model, c.d_ff, function, bias=c.mlp_bias)]
     # The shared expert has the biases of a feed-forward layer, the others have none.
     biases = c.d_shared + c.d_model if c.mlp_bias else 0
     return experts(
@@ -112,7 +97,7 @@ def mixer(c: Fields, use: Use, kind: str) -> Iterable[Part]:
         c.d_expert,
         c.experts,
         c.top_k,
-        function=c.function,
+        function=function,
         plain=True,
         shared=c.d_shared,
         extra=c.experts + biases,
