@@ -34,7 +34,10 @@ SIZES = {
     "top_k": 2,
     "devices": 8,
     "store": 65536,
+    "streams": 4,
 }
+#: Keys that a query sees where others are left out, as in DeepSeek-V3.2; of experts, `top_k` is another one.
+CHOSEN = 2048
 #: Value of a size that is not listed above.
 OTHER = 64
 
@@ -47,7 +50,8 @@ def length_of(layer: Layer) -> str | None:
 def sizes_of(layer: Layer) -> dict[str, int]:
     """Return all required sizes of a layer except the length; others keep their defaults."""
     length = length_of(layer)
-    return {name: SIZES.get(name, OTHER) for name in layer.required if name != length}
+    sizes = SIZES if "experts" in layer.required else {**SIZES, "top_k": CHOSEN}
+    return {name: sizes.get(name, OTHER) for name in layer.required if name != length}
 
 
 def layers(dtype: str) -> list[Layer]:

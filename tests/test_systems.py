@@ -37,6 +37,14 @@ def test_every_layer_with_a_length_is_there(times, growth):
     assert (times["family"] == times["layer"].map(lambda name: get(name).family)).all()
 
 
+def test_sizes_are_those_of_models_that_have_such_layers():
+    """DeepSeek-V4 has four streams, V3.2 chooses 2,048 keys, Mixtral two of eight experts."""
+    sizes = {name: systems.sizes_of(get(name)()) for name in ("hyper-connection", "top-k-attention", "moe")}
+    assert sizes["hyper-connection"]["streams"] == 4
+    assert sizes["top-k-attention"]["top_k"] == 2048
+    assert (sizes["moe"]["top_k"], sizes["moe"]["experts"]) == (2, 8)
+
+
 def test_growth_is_that_of_table_1(growth):
     """Vaswani et al., Table 1: complexity, sequential operations, path."""
     assert growth.loc["dense-attention", ["complexity", "sequential", "path"]].tolist() == [
