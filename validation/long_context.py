@@ -108,11 +108,20 @@ def iteration_s(
     rung : str, optional
         See `costmodel.predict`.
     """
-    layers_s = sum(
-        repeats * float(predict(layer, device, sizes, rung=rung, framework=FRAMEWORK).seconds)
+    return _iteration(system, model, device, seq, devices, rung)[0]
+
+
+def _iteration(
+    system: str, model: Model, device: hardware.Device, seq: int, devices: int, rung: str | None
+) -> tuple[float, str]:
+    """Return the time of an iteration [s], and the lowest rung of its layers."""
+    found = [
+        (repeats, predict(layer, device, sizes, rung=rung, framework=FRAMEWORK))
         for repeats, layer, sizes in _layers(system, model, seq, devices)
-    )
-    return layers_s if system == "megatron" else layers_s + _zero_s(model, device, devices)
+    ]
+    layers_s = sum(repeats * float(one.seconds) for repeats, one in found)
+    beside_s = 0.0 if system == "megatron" else _zero_s(model, device, devices)
+    return layers_s + beside_s, min((one.rung for _, one in found), key=RUNGS.index)
 
 
 def _layers(system: str, model: Model, seq: int, devices: int) -> Iterator[tuple[int, Layer, dict[str, int]]]:
@@ -203,14 +212,13 @@ def training(row: pd.Series) -> Answer:
     (case,) = read(pd.DataFrame([row])).to_dict("records")
     system, seq, devices = case["system"], case["seq"], case["devices"]
     model, device = MODELS[case["model"]], hardware.load(DEVICE).replace(network=NETWORK)
-    layers = _layers(system, model, seq, devices)
-    rungs = {predict(layer, device, sizes, framework=FRAMEWORK).rung for _, layer, sizes in layers}
+    seconds, rung = _iteration(system, model, device, seq, devices, None)
     shared = "tensor parallelism" if system == "megatron" else "ZeRO-3 without overlap"
     again = "without attention" if system == REMATERIALISES else "with attention"
     return Answer(
-        iteration_s(system, model, device, seq, devices),
+        seconds,
         DEVICE,
-        min(rungs, key=RUNGS.index),
+        rung,
         f"{seq:,} tokens on {devices} devices; {shared}; recomputed {again}; no optimizer step",
     )
 

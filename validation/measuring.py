@@ -208,7 +208,7 @@ def with_clock_of(rows: pd.DataFrame, device: hardware.Device, folder: Path | No
     too; other specs and those of GPUs, whose clocks their drivers state, are left as they are.
     """
     seen = float(rows["clock_hz"].max())
-    path = (folder or user_folder()) / f"{device.name.replace('/', '-')}.yaml"
+    path = places.named_path(device.name, folder)
     if not (device.name.startswith("cpu/") and path.is_file() and seen > device.highest_clock_hz):
         return device
     content = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -15,7 +15,12 @@ from costmodel.validation.torch_env import Machine
 
 def spec_path(machine: Machine, folder: Path | None = None) -> Path:
     """Return the path of a device's measured spec, whether it exists or not."""
-    return (folder or user_folder()) / f"{spec_name(machine).replace('/', '-')}.yaml"
+    return named_path(spec_name(machine), folder)
+
+
+def named_path(name: str, folder: Path | None = None) -> Path:
+    """Return the path of the measured spec of a device of that name, whether it exists or not."""
+    return (folder or user_folder()) / f"{name.replace('/', '-')}.yaml"
 
 
 def find_device(machine: Machine, folder: Path | None = None) -> Device:

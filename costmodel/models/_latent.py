@@ -8,6 +8,7 @@ from typing import Any
 
 from costmodel.models._blocks import B, S, Use, keeping, linear, norm
 from costmodel.models._decoding import LatentCore, SparseLatentCore
+from costmodel.models._fields import Fields
 from costmodel.models._heads import Heads, after, core, rotary
 from costmodel.models._part import Part
 
@@ -59,6 +60,21 @@ class Latent:
     value_dim: int
     bias: bool = False
     sparse: Indexer | None = None
+
+    @classmethod
+    def of(cls, c: Fields, sparse: Indexer | None = None) -> Latent:
+        """Return the sizes that the fields of a configuration say."""
+        return cls(
+            d_model=c.d_model,
+            heads=c.heads,
+            q_rank=c.q_rank,
+            kv_rank=c.kv_rank,
+            nope=c.nope,
+            rope=c.rope,
+            value_dim=c.value_dim,
+            bias=c.attention_bias,
+            sparse=sparse,
+        )
 
     @property
     def query(self) -> int:
@@ -120,10 +136,15 @@ def _choice(use: Use, a: Latent, i: Indexer) -> Iterator[Part]:
     yield linear(use, "index query", a.q_rank, i.heads * i.width)
     yield keeping(linear(use, "index key and weights", a.d_model, i.width + i.heads), 0)
     yield norm(use, "index key norm", i.width, "layer")
-    yield rotary(use, "index rotary", i.heads, 1, a.rope)
+    yield from choice(use, i, a.rope)
+
+
+def choice(use: Use, i: Indexer, rope: int, *, stride: int = 1) -> Iterator[Part]:
+    """Yield the rotation of an index's queries and keys, and the choice; of every `stride` positions one."""
+    yield rotary(use, "index rotary", i.heads, 1, rope)
     layer = use.layer("lightning-indexer", decode=use.decoding)
     positions = S if use.decoding else use.length
-    sizes: dict[str, Any] = {"heads": i.heads, "head_dim": i.width, "top_k": i.top_k}
+    sizes: dict[str, Any] = {"heads": i.heads, "head_dim": i.width, "top_k": i.top_k, "stride": stride}
     yield Part.of("indexer", layer, batch=B, seq=positions, **sizes)
 
 

@@ -35,6 +35,20 @@ class Selective:
     conv_bias: bool = True
     normed: str = "none"
 
+    @classmethod
+    def of(cls, c: Fields, *, normed: str) -> Selective:
+        """Return the sizes that the fields of a configuration say."""
+        return cls(
+            d_model=c.d_model,
+            inner=c.inner,
+            state=c.state,
+            rank=c.rank,
+            kernel=c.kernel,
+            bias=c.bias,
+            conv_bias=c.conv_bias,
+            normed=normed,
+        )
+
 
 def selective(use: Use, a: Selective) -> Iterator[Part]:
     """Yield the input projection; convolution; Δ, B and C; the selective scan; the output projection."""

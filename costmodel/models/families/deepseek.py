@@ -5,12 +5,12 @@ Latent attention (MLA), in the newest over positions that an indexer chooses, an
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from costmodel.errors import CostmodelError
-from costmodel.models._blocks import Use, between_ends, experts, feed_forward, repeated, residual
+from costmodel.models._blocks import Use, between_ends, experts, feed_forward, residual, stacks
 from costmodel.models._family import Family
 from costmodel.models._fields import DENSE, UNTIED, Field, Fields, of_layers
 from costmodel.models._latent import Indexer, Latent, latent_attention
@@ -149,18 +149,8 @@ def _indexer(c: Fields, own: bool) -> Indexer | None:
 
 def layer(c: Fields, use: Use, sparse: bool, own: bool) -> Iterator[Part]:
     """Yield one layer."""
-    latent = Latent(
-        d_model=c.d_model,
-        heads=c.heads,
-        q_rank=c.q_rank,
-        kv_rank=c.kv_rank,
-        nope=c.nope,
-        rope=c.rope,
-        value_dim=c.value_dim,
-        bias=c.attention_bias,
-        sparse=_indexer(c, own),
-    )
-    yield from residual(use, "attention", c.d_model, latent_attention(use, latent))
+    latent = latent_attention(use, Latent.of(c, _indexer(c, own)))
+    yield from residual(use, "attention", c.d_model, latent)
     if sparse:
         half = experts(
             use,
@@ -200,9 +190,8 @@ def _has_indexer(c: Fields) -> list[bool]:
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Return the embedding, the layers of each kind, the norm and the logits."""
-    kinds = Counter(zip(_has_experts(c), _has_indexer(c), strict=True))
-    layers = (repeated(layer(c, use, *kind), count) for kind, count in sorted(kinds.items()))
-    return between_ends(c, use, layers)
+    kinds = sorted(zip(_has_experts(c), _has_indexer(c), strict=True))
+    return between_ends(c, use, stacks(kinds, partial(layer, c, use)))
 
 
 DEEPSEEK = Family(

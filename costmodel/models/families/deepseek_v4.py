@@ -8,8 +8,8 @@ for 4, which an indexer chooses (compressed sparse).
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import sympy as sp
@@ -26,13 +26,14 @@ from costmodel.models._blocks import (
     linear,
     logits,
     norm,
-    repeated,
+    stacks,
     with_extra,
 )
 from costmodel.models._decoding import LatentCore, SparseLatentCore
 from costmodel.models._family import Family
 from costmodel.models._fields import DENSE, UNTIED, Field, Fields, of_layers
 from costmodel.models._heads import after, rotary
+from costmodel.models._latent import Indexer, choice
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 from costmodel.symbols import ceil_div
@@ -158,11 +159,8 @@ def indexer(c: Fields, use: Use) -> Iterator[Part]:
     """Yield the indexer's compression, its queries, and the choice among its entries."""
     yield from compression(c, use, "index compression", SPARSE, c.index_width, c.index_heads)
     yield keeping(linear(use, "index query", c.q_rank, c.index_heads * c.index_width), 0)
-    yield rotary(use, "index rotary", c.index_heads, 1, c.rope)
-    sizes: dict[str, Any] = {"heads": c.index_heads, "head_dim": c.index_width, "top_k": c.index_top_k}
-    layer = use.layer("lightning-indexer", decode=use.decoding)
-    positions = S if use.decoding else use.length
-    yield Part.of("indexer", layer, batch=B, seq=positions, stride=rate(c, SPARSE), **sizes)
+    sizes = Indexer(heads=c.index_heads, width=c.index_width, top_k=c.index_top_k)
+    yield from choice(use, sizes, c.rope, stride=rate(c, SPARSE))
 
 
 def core(c: Fields, use: Use, kind: str) -> Part:
@@ -234,8 +232,7 @@ def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     if c.heads * c.head_dim % c.groups:
         raise CostmodelError(f"o_groups: wanted a divisor of {c.heads * c.head_dim}, got {c.groups}")
     yield embedding(use, c.vocab, c.d_model, tied=c.tied)
-    kinds = Counter(zip(attentions(c), hashes(c), strict=True))
-    yield from (repeated(layer(c, use, *kind), count) for kind, count in sorted(kinds.items()))
+    yield from stacks(sorted(zip(attentions(c), hashes(c), strict=True)), partial(layer, c, use))
     yield hyper(c, use, outward=False)
     yield norm(use, "final norm", c.d_model)
     yield logits(use, c.vocab, c.d_model)

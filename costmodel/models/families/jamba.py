@@ -42,17 +42,7 @@ def layer(c: Fields, use: Use, attends: bool, sparse: bool) -> Iterator[Part]:
         heads = Heads(d_model=c.d_model, heads=c.heads, kv_heads=c.kv_heads, head_dim=c.head_dim, rotary=0.0)
         mixer = self_attention(use, heads)
     else:
-        sizes = Selective(
-            d_model=c.d_model,
-            inner=c.inner,
-            state=c.state,
-            rank=c.rank,
-            kernel=c.kernel,
-            bias=c.bias,
-            conv_bias=c.conv_bias,
-            normed="gain",
-        )
-        mixer = selective(use, sizes)
+        mixer = selective(use, Selective.of(c, normed="gain"))
     yield from residual(use, "mixer", c.d_model, mixer)
     if sparse:
         half = experts(use, c.d_model, c.d_expert, c.experts, c.top_k)

@@ -98,16 +98,7 @@ def mixture(c: Fields, use: Use) -> Iterator[Part]:
 
 def layer(c: Fields, use: Use) -> Iterator[Part]:
     """Yield one layer; the experts read what the first feed-forward layer reads, and are added at the end."""
-    latent = Latent(
-        d_model=c.d_model,
-        heads=c.heads,
-        q_rank=c.q_rank,
-        kv_rank=c.kv_rank,
-        nope=c.nope,
-        rope=c.rope,
-        value_dim=c.value_dim,
-        bias=c.attention_bias,
-    )
+    latent = Latent.of(c)
     inner = feed_forward(use, c.d_model, c.d_ff, "silu", gated=True)
     for half in (chain(mixture(c, use), [inner]), [inner]):
         yield from residual(use, "attention", c.d_model, latent_attention(use, latent))

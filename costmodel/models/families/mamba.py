@@ -103,18 +103,7 @@ FIELDS_2 = {
 
 def mixer(c: Fields, use: Use) -> Iterator[Part]:
     """Yield Mamba's layer; in Falcon's, Δ, B and C are normed."""
-    falcon = c.type == "falcon_mamba"
-    sizes = Selective(
-        d_model=c.d_model,
-        inner=c.inner,
-        state=c.state,
-        rank=c.rank,
-        kernel=c.kernel,
-        bias=c.bias,
-        conv_bias=c.conv_bias,
-        normed="free" if falcon else "none",
-    )
-    return selective(use, sizes)
+    return selective(use, Selective.of(c, normed="free" if c.type == "falcon_mamba" else "none"))
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
