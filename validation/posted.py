@@ -37,14 +37,16 @@ EXPERTS = ["gpu", "dtype", "loads", "devices", "regime"]
 #: Columns that identify a collective, without the bytes.
 AMONG = ["gpu", "collective", "algorithm", "dtype", "devices", "constants_from"]
 #: Columns that identify a cell of latent attention.
-MODULES = ["gpu", "op", "products", "cache", "kernel", "keys"]
+MODULES = ["gpu", "op", "model", "products", "cache", "kernel", "keys"]
 #: Cached keys of all sequences of a module up to which launches count more than attention.
 FEW_KEYS = 2**16
 _HEADINGS = ("rows", "median", "mean", "bias", "least", "most")
 #: What the sections of the page are about.
 OF_MODULES = (
-    "Projections, norms, rotation, attention and the output projection of 1 to 128 heads, as vLLM runs them "
-    "without torch.compile; `latent_core` is FlashMLA's kernel alone (`costmodel.validation.latent`). "
+    "Projections, norms, rotation, the indexer of sparse attention (DeepSeek-V3.2 and GLM-5), attention and "
+    "the output projection of 1 to 128 heads, as vLLM runs them without torch.compile; `latent_core` is "
+    "FlashMLA's kernel alone, `latent_sparse` the one over a list of 2,048 positions for each token of a "
+    "prompt (`costmodel.validation.latent`). "
     "Formats are those of the products with weights and of the cache; `few` keys are up to "
     f"{FEW_KEYS:,} of all sequences together. Of A100, B200 and H200 these are the shapes that "
     "`costmodel.validation.heldout` holds out; B300, GB300 and H20 are predicted with what was found on B200 "
@@ -160,7 +162,7 @@ def markdown(
         "",
         *_table(scored[~kept]),
         "",
-        *_section("Latent attention of DeepSeek-V3, whole modules", OF_MODULES, _table(latents, MODULES)),
+        *_section("Latent attention in serving, whole modules", OF_MODULES, _table(latents, MODULES)),
         *_section("Experts of mixtures", OF_EXPERTS, _table(experts, EXPERTS)),
         *_section(
             "Collectives of the devices of one node",
