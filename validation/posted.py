@@ -19,7 +19,7 @@ from costmodel.files import write_text
 from costmodel.layers.collective import Collective
 from costmodel.predict import predict
 from costmodel.score import score
-from costmodel.validation import latent, posted_experts
+from costmodel.validation import latent, posted_experts, posted_linear
 from costmodel.validation.heldout import kept_aside
 from costmodel.validation.residuals import errors
 
@@ -57,6 +57,12 @@ OF_EXPERTS = (
     "expert, both products, the activation between them, and the sum of results; without the router. The "
     "constants are fitted on models of other widths (`costmodel.kernels.experts`). Where experts are spread "
     "over several devices, each receives all tokens. Loads are equal, or those of a power law."
+)
+OF_LINEAR = (
+    "Forward passes and training passes of flash-linear-attention's kernels, called one by one from the "
+    "host; two constants were fitted on linear attention of one of the posts on B200 "
+    "(`costmodel.validation.posted_linear`). The posts on B200 are of two versions, whose backward differs "
+    "by half and whose gated linear attention (`gla`) by a factor of two."
 )
 OF_COLLECTIVES = (
     "Algorithms named are kernels in which devices read each other's memory, as vLLM chose them by size; "
@@ -135,11 +141,12 @@ def markdown(
     exchanged: pd.DataFrame,
     latents: pd.DataFrame,
     experts: pd.DataFrame,
+    linear: pd.DataFrame,
     left_out: int,
 ) -> str:
     """Return the page."""
-    kept, exchanged_kept = kept_aside(scored), kept_aside(exchanged)
-    all_rows = (scored, exchanged, latents, experts)
+    kept, exchanged_kept, linear_kept = (kept_aside(rows) for rows in (scored, exchanged, linear))
+    all_rows = (scored, exchanged, latents, experts, linear)
     lines = [
         "# What others posted",
         "",
@@ -148,12 +155,13 @@ def markdown(
         "",
         "These are times that people and vendors posted on GitHub: square products by torch on random "
         "numbers (`bmm` with a batch of one, no operand transposed), other products (`gemm`: the best of "
-        "many shapes, after ten thousand calls, or of one row), attention by named kernels, experts, and "
-        "collectives. Errors compare predicted with posted time [%]: `median` and `mean` are absolute, "
-        "`bias` is the median signed error (positive: predicted too long), `least` and `most` are its "
-        "extremes. Posts of the same kernel differ by 10 % and more, because boards, clocks and what else a "
-        f"call does differ. {left_out} rows of products and attention under {SHORTEST * 1e6:.0f} µs are left "
-        "out, because many of them show the host's launch overhead. Lower bounds above the posted time: "
+        "many shapes, after ten thousand calls, or of one row), attention by named kernels, experts, linear "
+        "attention, and collectives. Errors compare predicted with posted time [%]: `median` and `mean` are "
+        "absolute, `bias` is the median signed error (positive: predicted too long), `least` and `most` are "
+        "its extremes. Posts of the same kernel differ by 10 % and more, because boards, clocks and what "
+        f"else a call does differ. {left_out} rows of products and attention under {SHORTEST * 1e6:.0f} µs "
+        "are left out, because many of them show the host's launch overhead. Lower bounds above the posted "
+        "time: "
         f"{sum(map(_above, all_rows))} of {sum(map(len, all_rows))}.",
         "",
         *_intervals(scored),
@@ -164,6 +172,7 @@ def markdown(
         "",
         *_section("Latent attention in serving, whole modules", OF_MODULES, _table(latents, MODULES)),
         *_section("Experts of mixtures", OF_EXPERTS, _table(experts, EXPERTS)),
+        *_section("Linear attention", OF_LINEAR, _table(linear[~linear_kept], posted_linear.CELL)),
         *_section(
             "Collectives of the devices of one node",
             OF_COLLECTIVES,
@@ -174,6 +183,7 @@ def markdown(
             "Nothing was fitted, chosen or changed for these.",
             _table(scored[kept]),
             _table(exchanged[exchanged_kept], AMONG),
+            _table(linear[linear_kept], posted_linear.CELL),
         ),
     ]
     return "\n".join(lines)
@@ -227,12 +237,13 @@ def _row(cells: Iterable[object]) -> str:
 
 def main() -> None:
     """Write the page."""
-    scored, exchanged, latents, experts = judged(), collectives(), modules(), posted_experts.judged()
-    page = markdown(scored, exchanged, latents, experts, len(rows()) - len(scored))
+    scored, exchanged, latents = judged(), collectives(), modules()
+    experts, linear = posted_experts.judged(), posted_linear.judged()
+    page = markdown(scored, exchanged, latents, experts, linear, len(rows()) - len(scored))
     write_text(PAGE, page, overwrite=True)
     print(
         f"{len(scored)} posted rows on {scored['gpu'].nunique()} devices, {len(exchanged)} collectives, "
-        f"{len(latents)} of latent attention, {len(experts)} of experts"
+        f"{len(latents)} of latent attention, {len(experts)} of experts, {len(linear)} of linear attention"
     )
 
 
