@@ -42,6 +42,8 @@ class _MatrixState(_Decaying):
 
     #: Whether forward keeps the states of chunks in the layer's format, as flash-linear-attention does.
     narrow_states: ClassVar[bool] = False
+    #: Kernels besides those that walk the chunks, forward and backward.
+    launched: ClassVar[tuple[int, int]] = (1, 2)
 
     form: str = "chunked"
 
@@ -160,10 +162,19 @@ class _MatrixState(_Decaying):
             special=special,
             read=self._queries() + self._states,
             write=self._values(),
-            again=self._queries() + self._values() + self._gates(),
+            again=self._handed_on(),
             pram_depth=depth,
+            launches=sp.Integer(self.launched[0]),
             blocks=True,
         )
+
+    def _handed_on(self) -> sp.Expr:
+        """Size of what forward's kernels write for each other and read more than once, without states."""
+        return self._queries() + self._values() + self._gates()
+
+    def _handed_on_back(self) -> sp.Expr:
+        """The same of backward; the gradients of the states are read by two kernels."""
+        return 4 * self._queries() + 3 * self._values() + self._gates() + self._states_back
 
     # -- chunks, backward ------------------------------------------------------------------
 
@@ -240,10 +251,10 @@ class _MatrixState(_Decaying):
             special=special,
             read=2 * self._states_back,
             write=2 * self._queries() + self._values() + self._gates(),
-            again=4 * self._queries() + 3 * self._values() + self._gates() + statistic + self._states_back,
+            again=self._handed_on_back() + statistic,
             pram_depth=depth,
+            launches=sp.Integer(self.launched[1]),
             blocks=True,
-            launches=sp.Integer(2),
         )
 
     def _gradient_work(self) -> tuple[sp.Expr, sp.Expr, sp.Expr]:

@@ -186,17 +186,17 @@ class GatedDeltaNet(Layer):
         )
 
     def backward(self) -> tuple[Phase, ...]:
-        """One phase for the kernels of the chunked form: recomputation, and all gradients.
+        """One phase for the eight kernels of flash-linear-attention: recomputation, and all gradients.
 
-        Recomputed are KKᵀ, QKᵀ, W and U; W S and the states, 4·d·d_v per token; and the inverse. Each forward
-        product has two gradient products; the inverse's gradient −Tᵀ dT Tᵀ takes 2(c³ − c)/3 per chunk below
-        the diagonal. Two matrices and their gradients are masked. Per token, weighting the keys again and
-        back takes 2·d, β's gradient 2·d, the decay's, q·dq − k·dk, 4·d. ``torch`` keeps what is recomputed
-        here, and counts full squares.
+        What they hand to each other passes through memory. Recomputed are KKᵀ, QKᵀ, W and U; W S and the
+        states, 4·d·d_v per token; and the inverse. Each forward product has two gradient products; the
+        inverse's gradient −Tᵀ dT Tᵀ takes 2(c³ − c)/3 per chunk below the diagonal. Two matrices and their
+        gradients are masked. Per token, weighting the keys again and back takes 2·d, β's gradient 2·d, the
+        decay's, q·dq − k·dk, 4·d. ``torch`` keeps what is recomputed here, and counts full squares.
         """
         heads, io = B * HV, self.tensors()
         chunks, cubes = self.chunks, self._cubes
-        states = 2 * heads * chunks * D * DV * STATE_BYTES  # S and dS, from the walk to the kernels after it
+        states = 2 * self.bytes * heads * chunks * D * DV  # S and dS, from the walk to the kernels after it
         again = self._scores + self._solved + 4 * heads * N * D * DV
         of_inverse = heads * 2 * (cubes - N) / 3
         if self.convention == "torch":
@@ -209,13 +209,29 @@ class GatedDeltaNet(Layer):
             matrix=2 * self._products + again + of_inverse,
             vector=heads * (self._inverse + 4 * self.pairs + 8 * N * D),
             special=heads * N,
-            read=io.inputs + io.outputs + states,
+            read=io.inputs + io.outputs + self._inverses + states,
             write=io.inputs + states,
+            again=self._handed_on(),
             pram_depth=self._backward_depth,
             workspace=states,
+            launches=sp.Integer(8),
             blocks=True,
         )
         return (replace(phase, sizes={**phase.sizes, "steps": 2 * chunks}),)  # two walks: S, then dS
+
+    @property
+    def _inverses(self) -> sp.Expr:
+        """Size of T, one row of a chunk per token and value head [bytes]."""
+        return self.bytes * B * N * HV * self.chunk
+
+    def _handed_on(self) -> sp.Expr:
+        """Size of what the kernels of backward write for each other, and read more than once [bytes].
+
+        W and U; the states and V′; dV within chunks; dS and dV; dQ, dK, dW; the gradients through T; the sum
+        of both parts of dK. Keys are read by six of them, queries and dO by three, V and T by two.
+        """
+        keys, weighted, values = (self.bytes * B * N * width for width in (HK * D, HV * D, HV * DV))
+        return 11 * keys + 6 * weighted + 12 * values + self._inverses
 
     def tensors(self) -> Tensors:
         """Q, K, V and the two gates in, O out; when decoding, the state, updated in place."""
@@ -228,8 +244,8 @@ class GatedDeltaNet(Layer):
         )
 
     def kept(self) -> sp.Expr:
-        """Its inputs: the states at chunk boundaries are recomputed."""
-        return self.tensors().inputs
+        """Its inputs and the inverses T: the states at chunk boundaries are recomputed."""
+        return self.tensors().inputs + (self._inverses if self.form == "chunked" else ZERO)
 
     def path(self) -> sp.Expr:
         """Return how often the state is passed on between the first and the last position."""

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 import sympy as sp
 
-from costmodel.cost import Phase
+from costmodel.cost import ZERO, Phase
 from costmodel.errors import SizeError
-from costmodel.layers._decay import N
+from costmodel.layers._decay import C, N
 from costmodel.layers._linear import B, H, _MatrixState
 from costmodel.symbols import CeilLog2, symbol
 
@@ -42,11 +42,36 @@ class GLA(_MatrixState):
     name: ClassVar[str] = "gla"
     source: ClassVar[str] = "Yang et al., arXiv 2312.06635, eq. 3–6"
     not_counted: ClassVar[str] = (
-        "projections, the gates' low-rank product, norm, output gate; secondary chunks for stability"
+        "projections, the gates' low-rank product, norm, output gate; arithmetic of secondary chunks"
     )
     defaults: ClassVar[dict[str, str | int]] = {"value_dim": "2*head_dim", "block": 64}
     decay: ClassVar[str] = "vector"
     narrow_states: ClassVar[bool] = True
+    launched: ClassVar[tuple[int, int]] = (4, 8)
+
+    @property
+    def _scores(self) -> sp.Expr:
+        """Size of a row of a chunk's scores for each token and head, in fp32 [bytes]."""
+        return self.stat_bytes * B * H * N * C
+
+    @property
+    def _sums(self) -> sp.Expr:
+        """Size of the gates' sums in fp32, or of a gradient that wide [bytes]."""
+        return self.stat_bytes * B * H * N * self.key_dim
+
+    def _handed_on(self) -> sp.Expr:
+        """Add the gates' sums, which four kernels read, and the scores, which two kernels make."""
+        return 4 * self._queries() + self._values() + 5 * self._sums + 2 * self._scores
+
+    def _handed_on_back(self) -> sp.Expr:
+        """Add the sums again, the scores and their gradients; dQ and dK in fp32, twice, and the gates'."""
+        operands = 5 * self._queries() + 5 * self._values()
+        wide = (6 + 2 * 4 + 2) * self._sums
+        return operands + wide + 3 * self._scores + self._states_back
+
+    def kept(self) -> sp.Expr:
+        """Its inputs, and the scores of the chunks."""
+        return super().kept() + (self._scores if self.form == "chunked" else ZERO)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -201,21 +201,37 @@ def gated_delta_net(o: dict[str, Any], s: Sizes) -> Expected:
     )
     again = 0 if squares else sum(work[name] for name in AGAIN)
     inverse = heads * sum(_inverse_gradient(x, squares=squares) for x in cut)
-    walked: Number = 2 * count * state
+    # flash-linear-attention's chunk_gated_delta_rule_bwd, with states in the format of the keys.
+    walked: Number = 2 * count * heads * d * dv * w
+    inverses = w * b * n * values * c
+    key, weight, value = (w * b * n * x for x in (keys * d, values * d, values * dv))
+    moved = {
+        "recompute_w_u": key + value + inverses + weight + value,
+        "fwd_h": key + weight + value + value,
+        "dv_local": key + key + value + value,
+        "dhu": key + key + weight + value + value + value,
+        "dqkwg": key + key + value + weight + value + value + key + key + weight,
+        "wy": key + value + inverses + weight + value + key + value,
+        "add": 3 * key,
+    }
+    # Once: Q, K, V, T and dO in, the gradients out.
+    once = (2 * key + 2 * value + inverses) + (2 * key + value)
     backward = chains(
         Kernel(
             matrix=2 * sum(work.values()) + again + inverse,
             # The inverse again; masks of two matrices and of their gradients; 8 rows of d.
             vector=heads * (solve + 2 * 2 * pairs + 8 * n * d),
             special=heads * n,
-            read=inputs + outputs + walked,
+            read=inputs + outputs + inverses + walked,
             write=inputs + walked,
+            l2=sum(moved.values()) - once,
             steps=count,
             depth=_gradients_depth(n, d, dv, c),
             workspace=walked,
+            launches=8,
         ),
         heads,
         steps=2 * count,
     )
     kernels = {"fwd": (forward,), "bwd": (backward,), "fwd+bwd": (forward, backward)}[o["direction"]]
-    return Expected(kernels=kernels, inputs=inputs, outputs=outputs, kept=inputs, path=count)
+    return Expected(kernels=kernels, inputs=inputs, outputs=outputs, kept=inputs + inverses, path=count)

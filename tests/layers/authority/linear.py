@@ -110,7 +110,8 @@ def core(x: Shape) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
             blocks=heads * count,
             read=x.queries + x.states,
             write=x.values,
-            l2=x.queries + x.values + x.gates,
+            l2=_gla_moved(x)[0] if x.name == "gla" else x.queries + x.values + x.gates,
+            launches=4 if x.name == "gla" else 1,
         ),
     )
     backward = []
@@ -161,11 +162,44 @@ def core(x: Shape) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
             blocks=heads * count,
             read=2 * x.states_back,
             write=2 * x.queries + x.values + x.gates,
-            l2=first + second + x.gates + rows,
-            launches=2,
+            l2=_gla_moved(x)[1] if x.name == "gla" else first + second + x.gates + rows,
+            launches=8 if x.name == "gla" else 2,
         )
     )
     return forward, tuple(backward)
+
+
+def _gla_moved(x: Shape) -> tuple[Number, Number]:
+    """Return what GLA's kernels move beyond operands once and states (fla/ops/gla/chunk.py).
+
+    Each line is a kernel: what it reads, and what it writes. The gates' sums, scores, dQ, dK and the gates'
+    gradients are in fp32, and made narrow at last.
+    """
+    q, v, s = x.queries, x.values, x.states_back
+    sums = x.stat * x.b * x.n * x.h * x.dk
+    scores = x.stat * x.b * x.n * x.h * x.c
+    forward = (
+        (x.gates, sums),
+        (q + v + sums, x.states),
+        (2 * q + sums, scores),  # scores between pieces of 16 tokens
+        (2 * q + sums, 0),  # and within them
+        (q + v + sums + scores + x.states, v),
+    )
+    # Q, K, V and the gates once; O; the states written and read.
+    once = (2 * q + v + x.gates) + v + 2 * x.states
+    backward = (
+        (x.gates, sums),
+        (q + v + sums, s),
+        (q + v + sums, s),
+        (q + sums + scores + v + s, v),  # dV
+        (2 * v, scores),
+        (2 * q + sums + scores, 2 * sums),
+        (2 * q + v + s + sums + v + s + 2 * sums, 3 * sums),
+        (3 * sums, 2 * q + x.gates),
+    )
+    # Q, K, V, dO and the gates once; the states and their gradients written and read; the gradients.
+    once_back = (2 * q + 2 * v + x.gates) + 4 * s + (2 * q + v + x.gates)
+    return sum(map(sum, forward)) - once, sum(map(sum, backward)) - once_back
 
 
 def one_by_one(x: Shape, weights: Number = 0) -> Kernel:
@@ -194,13 +228,14 @@ def gated_linear(name: str, o: dict[str, Any], s: Sizes) -> Expected:
             forward, backward = _mamba_2(x, forward, backward, weights)
         kernels = directed(o, forward, backward)
     divided = x.values + x.rows if x.normalised else 0
+    scores = x.stat * x.b * x.n * x.h * x.c if name == "gla" else 0
     return Expected(
         kernels=kernels,
         inputs=operands,
         weights=weights,
         outputs=x.values,
         updated=x.state if recurrent else 0,
-        kept=0 if recurrent else operands + divided,
+        kept=0 if recurrent else operands + divided + scores,
         path=x.n if recurrent else -(-x.n // x.c),
         parameters=parameters,
     )
