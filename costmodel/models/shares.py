@@ -18,6 +18,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from typing import TypeAlias
 
 import sympy as sp
 
@@ -34,6 +35,8 @@ from costmodel.models.architecture import Architecture
 from costmodel.models.stack import Stack, again
 from costmodel.symbols import ceil_div
 
+#: What stands before and between a model's stacks of layers, and what stands after them.
+Ends: TypeAlias = tuple[tuple[Part, ...], tuple[Part, ...]]
 #: Parts with nothing to divide, which each device computes for its own positions.
 OWN = ("shared expert", "shared expert gate", "channel receptance")
 
@@ -113,6 +116,59 @@ def kinds(
     return tuple(found)
 
 
+def around_layers(architecture: Architecture, *, dtype: str, attention: str = "tiled") -> Ends:
+    """Return the parts before and between a model's stacks of layers, and those after them.
+
+    Parameters
+    ----------
+    architecture, dtype, attention
+        See `kinds`.
+    """
+    items = list(architecture.family.parts(architecture.fields, Use("training", dtype, attention)))
+    last = max(i for i, item in enumerate(items) if isinstance(item, Stack))
+    before = tuple(item for item in items[:last] if isinstance(item, Part))
+    return before, tuple(item for item in items[last:] if isinstance(item, Part))
+
+
+@lru_cache(maxsize=64)
+def ends(parts: Ends, *, dtype: str, tensor: int) -> tuple[Model, Model]:
+    """Return both ends of a model, forward and backward, as each of the devices that share it runs them.
+
+    Tables of words are divided by rows (Shoeybi et al., §3), everything else by positions. What the devices
+    exchange there is left out.
+
+    Parameters
+    ----------
+    parts : Ends
+        The parts of both ends; see `around_layers`.
+    dtype : str
+        Format of weights and activations.
+    tensor : int
+        Number of devices.
+    """
+    first, last = (
+        _model(Stack(tuple(_of_end(part, tensor) for part in end), sp.Integer(1)), dtype, "fwd+bwd")
+        for end in parts
+    )
+    return first, last
+
+
+def _of_end(part: Part, tensor: int) -> Part:
+    """Return a part of an end with a device's rows of its table, or else with its positions."""
+    sizes = dict(part.sizes)
+    if "vocab" in sizes:
+        sizes["vocab"] = ceil_div(sizes["vocab"], sp.Integer(tensor))
+    else:
+        sizes = _of_own_positions(sizes, tensor)
+    return dataclasses.replace(part, sizes=tuple(sizes.items()))
+
+
+def _of_own_positions(sizes: Mapping[str, sp.Expr], tensor: int) -> dict[str, sp.Expr]:
+    """Return a part's sizes for one device's share of the positions."""
+    own = {} if tensor == 1 else {length: ceil_div(length, sp.Integer(tensor)) for length in (N, S)}
+    return {name: value.xreplace(own) for name, value in sizes.items()}
+
+
 def _spread(layer: Stack) -> sp.Expr:
     """Return the parameters of a layer's experts on each of the devices they are spread over."""
     layers = ((part, part.layer) for part in layer.layer)
@@ -182,9 +238,7 @@ class _Sharing:
 
     def _sliced(self, part: Part) -> Part:
         """Return a part for one device's positions, with the experts of a mixture spread over devices."""
-        whole = self.tensor == 1
-        own = {} if whole else {length: ceil_div(length, sp.Integer(self.tensor)) for length in (N, S)}
-        sizes = {name: value.xreplace(own) for name, value in part.sizes}
+        sizes = _of_own_positions(dict(part.sizes), self.tensor)
         if part.layer.name != "moe":
             return dataclasses.replace(part, sizes=tuple(sizes.items()))
         layer = ExpertParallel(**part.layer.options, cut=self.expert_tensor)

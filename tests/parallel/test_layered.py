@@ -7,7 +7,8 @@ import pytest
 
 from costmodel.errors import CostmodelError
 from costmodel.evaluate import compile_expressions, evaluate
-from costmodel.models import load
+from costmodel.models import available, load
+from costmodel.models.families import by_type
 from costmodel.parallel import (
     Cluster,
     Layered,
@@ -49,22 +50,58 @@ def sent(model, collective):
 # -- what is conserved -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_training_on_one_device_takes_the_time_and_parameters_of_the_model(name):
-    """The model's own parts know no layouts.
+def smallest_of_every_family():
+    """Return the smallest catalogue model of every family that can be planned, for quick tests."""
+    found = {}
+    for architecture in map(load, available()):
+        family = architecture.family
+        if family.cut and architecture.layered:
+            known = found.setdefault(family, architecture)
+            found[family] = min(known, architecture, key=lambda a: a.parameters)
+    return found
 
-    A layered training leaves out the last norm and tables of positions.
-    """
-    training = step(name, devices=1, batch=4, micro_batch=4, seq_kv=256)
-    architecture = load(name)
+
+SMALLEST = smallest_of_every_family()
+#: Mixtures of experts of families whose smallest model is none.
+MIXTURES = ["olmoe-1b-7b", "lfm2-8b-a1b"]
+
+
+def alone(model, batch=4, **sizes):
+    cluster = Cluster(device=H200, devices=1)
+    layout = Layout(micro_batch=batch)
+    return Training(model=model, cluster=cluster, layout=layout, batch=batch, **sizes)
+
+
+def of_model(architecture):
+    """Return the time of a step by the model itself, which knows no layouts [s]."""
     whole = architecture.training()
-    assert float(training.seconds) == pytest.approx(
-        float(predict(whole, H200, given(whole)).seconds), rel=0.015
-    )
-    rows = getattr(architecture.fields, "other_rows", 0)
-    assert float(training.parameters) + rows * architecture.fields.d_model == pytest.approx(
-        architecture.parameters, rel=1e-4
-    )
+    return float(predict(whole, H200, given(whole)).seconds)
+
+
+def test_every_family_that_can_be_planned_has_a_model_in_the_catalogue():
+    assert set(SMALLEST) == {family for family in by_type().values() if family.cut}
+
+
+@pytest.mark.parametrize("name", [*(a.name for a in SMALLEST.values()), *MIXTURES])
+def test_training_on_one_device_takes_the_time_and_parameters_of_the_model(name):
+    """Where launches last as long as kernels, forward and backward each wait for their first: up to 0.1 %."""
+    architecture = load(name)
+    encoder = {"seq_kv": 256} if architecture.family.encodes else {}
+    training = alone(Layered.of(architecture), seq=512, **encoder)
+    assert float(training.seconds) == pytest.approx(of_model(architecture), rel=1e-3)
+    assert float(training.parameters) == architecture.parameters
+
+
+@pytest.mark.parametrize(("name", "most"), [("llama-2-7b", 0.005), ("gpt2", 0.03), ("bert-base", 0.03)])
+def test_megatrons_layer_on_one_device_takes_nearly_the_time_of_the_model(name, most):
+    """The exception: Megatron's layer is described by itself, so that its sums can be left whole.
+
+    Keys and values have a product of their own, whose gradients are summed; it rotates no positions, and the
+    last norm, biases, and BERT's other heads are left out.
+    """
+    model = stack_of(load(name))
+    assert isinstance(model, Transformer)
+    assert float(alone(model, seq=512).seconds) == pytest.approx(of_model(load(name)), rel=most)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -182,7 +219,7 @@ def test_impossible_layouts_are_refused_with_what_would_do(name, numbers, messag
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp8"])
 def test_a_stack_built_from_parts_agrees_with_megatrons_transformer(dtype):
-    """Two descriptions of the same OPT layer, which differ in biases and their time."""
+    """Two descriptions of the same OPT layer, which differ in biases and positions, and in their time."""
     architecture = load("opt-2.7b")
     layout = Layout(tensor=2, data=4, micro_batch=2, sequence_parallel=True)
     cluster = Cluster(device=H200, devices=8)
@@ -190,7 +227,8 @@ def test_a_stack_built_from_parts_agrees_with_megatrons_transformer(dtype):
     theirs = Training(model=Transformer.of(architecture, dtype=dtype), **sizes)
     ours = Training(model=Layered.of(architecture, dtype=dtype), **sizes)
     assert ours.model_flops == pytest.approx(theirs.model_flops, rel=1e-12)
-    assert float(ours.parameters) == pytest.approx(float(theirs.parameters), rel=1e-3)
+    positions = (architecture.fields.positions + 2) * architecture.fields.d_model
+    assert float(ours.parameters) - positions == pytest.approx(float(theirs.parameters), rel=1e-3)
     assert float(ours.seconds) == pytest.approx(float(theirs.seconds), rel=0.05)
     assert dataclasses.replace(ours, seq=4096).seconds > ours.seconds
     assert float(ours.memory["activations"]) == pytest.approx(float(theirs.memory["activations"]), rel=1e-12)
