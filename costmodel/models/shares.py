@@ -4,12 +4,13 @@ Products with weights come in pairs, the first divided by columns and the second
 devices (Shoeybi et al., arXiv 1909.08053, §3); the heads between them, and the channels of recurrences and
 scans, are divided too. Between the pairs, devices divide the positions (Korthikanti et al., arXiv 2205.05198,
 §4.2.2): norms, residual sums, and all parts without a divided field, whose weights are replicated (shared
-experts, RWKV's second receptance). What is gathered is not kept: backward gathers it again (ibid.). Each
-device sends the tokens of its own positions to the experts, which are spread over their own number of
-devices, and each of which is whole or divided over a further number (Liu et al., arXiv 2504.14960, §3:
-folded). Products that make the latents of queries and keys, and RWKV's mixing with the previous token, are
-replicated and see all positions. Mamba's Δ, B and C are computed from all channels, hence summed over the
-devices in both passes. A decoder gathers its encoder's output in each layer.
+experts, RWKV's second receptance, the last product of Zamba2's block). What is gathered is not kept: backward
+gathers it again (ibid.). Each device sends the tokens of its own positions to the experts, which are spread
+over their own number of devices, and each of which is whole or divided over a further number (Liu et al.,
+arXiv 2504.14960, §3: folded). Products that make the latents of queries and keys, or an adapter's numbers of
+low rank, and RWKV's mixing with the previous token, are replicated and see all positions. Mamba's Δ, B and C
+are computed from all channels, hence summed over the devices in both passes. Mamba-2's come with its heads
+and groups. A decoder gathers its encoder's output in each layer.
 """
 
 from __future__ import annotations
@@ -38,7 +39,11 @@ from costmodel.symbols import ceil_div
 #: What stands before and between a model's stacks of layers, and what stands after them.
 Ends: TypeAlias = tuple[tuple[Part, ...], tuple[Part, ...]]
 #: Parts with nothing to divide, which each device computes for its own positions.
-OWN = ("shared expert", "shared expert gate", "channel receptance")
+OWN = (
+    *("shared expert", "shared expert gate", "channel receptance"),
+    "zero experts' scores",
+    *("input beside embedding", "block norm", "block output projection"),
+)
 
 
 @dataclass(frozen=True)
@@ -208,9 +213,8 @@ class _Sharing:
             arrived = False
             if self._of_positions(part, before) == gathered:
                 gathered = arrived = not gathered
-                yield self._exchange(
-                    part, "all-gather" if gathered else "reduce-scatter", B * length, self.width
-                )
+                how, width = ("all-gather", self._read(part)) if gathered else ("reduce-scatter", self.width)
+                yield self._exchange(part, how, B * length, width)
             if _length(part) != length:
                 arrived = True
                 yield self._exchange(part, "all-gather", B * _length(part), self.width)
@@ -223,6 +227,10 @@ class _Sharing:
             if part.name in SUMMED:
                 sizes = dict(part.sizes)
                 yield self._exchange(part, "all-reduce", sizes["m"], sizes["n"])
+
+    def _read(self, part: Part) -> sp.Expr | int:
+        """Return the width of what a part reads: of a product its inner size, else the layer's width."""
+        return dict(part.sizes)["k"] if part.layer.name == "matmul" else self.width
 
     def _keeping_own(self, part: Part) -> Part:
         """Return a part that keeps for backward only its own positions of a gathered input, if any at all."""

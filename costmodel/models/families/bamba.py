@@ -11,7 +11,7 @@ from costmodel.models._family import Family
 from costmodel.models._fields import DENSE, UNTIED, Field, Fields, fraction, of_layers, same
 from costmodel.models._heads import Heads, self_attention
 from costmodel.models._part import Part
-from costmodel.models._state_space import DUAL_FIELDS, Dual, dual, widened
+from costmodel.models._state_space import DUAL_CUT, DUAL_FIELDS, Dual, dual, widened
 from costmodel.models.stack import Stack
 
 #: Names of layers, older ones too, and which of them attend.
@@ -21,6 +21,9 @@ LAYER_TYPES = (*ATTENDING, "linear_attention", "mamba")
 ROTATED = 0.5
 #: Granite's entries of ``position_embedding_type``.
 POSITIONS = ("rope", "nope")
+
+#: What devices divide.
+CUT = {"heads": "heads", "kv_heads": "key and value heads", "d_ff": "inner width", **DUAL_CUT}
 
 FIELDS = {
     "type": Field(("model_type",), kind=str),
@@ -91,6 +94,7 @@ BAMBA = Family(
     },
     parts=bamba,
     source="Hugging Face transformers, modeling_bamba.py; Dao & Gu, arXiv 2405.21060, §9.2.2 (hybrids)",
+    cut=CUT,
     alternates=True,
     left_to_defaults={"bamba": {"num_key_value_heads": 8, "mamba_n_heads": 128, "mamba_d_state": 256}},
 )
@@ -102,7 +106,7 @@ BAMBA = Family(
 def granite_half(c: Fields, use: Use) -> Iterable[Part]:
     """Return the experts with the shared expert that all tokens pass; without experts, that one alone."""
     if not c.experts:
-        return [feed_forward(use, c.d_model, c.d_shared, "silu", gated=True)]
+        return [feed_forward(use, c.d_model, c.d_ff, "silu", gated=True)]
     return experts(use, c.d_model, c.d_expert, c.experts, c.top_k, shared=c.d_shared)
 
 
@@ -128,6 +132,7 @@ GRANITE = Family(
         "d_expert": Field(("intermediate_size",)),
         "d_shared": Field(("shared_intermediate_size",), 1024),
         "experts": Field(("num_local_experts",), 8, may_be_zero=True),
+        "d_ff": Field((), lambda f: 0 if f.experts else f.d_shared),
         "top_k": Field(("num_experts_per_tok",), 2, may_be_zero=True),
         "layer_types": Field(("layer_types", "layers_block_type"), (), list),
         "positions": Field(("position_embedding_type",), "nope", str),
@@ -135,6 +140,7 @@ GRANITE = Family(
     parts=granite,
     source="Hugging Face transformers, modeling_granitemoehybrid.py; model cards of Granite 4.0",
     left_out="dropout, masks, the scaling of embeddings, residual sums and logits, sampling",
+    cut=CUT,
     alternates=True,
     left_to_defaults={"granitemoehybrid": {"mamba_n_heads": 128, "mamba_d_state": 256}},
 )

@@ -10,7 +10,7 @@ from costmodel.models._family import Family
 from costmodel.models._fields import DENSE, UNTIED, Field, Fields, fraction, of_layers, same
 from costmodel.models._heads import Heads, self_attention
 from costmodel.models._part import Part
-from costmodel.models.families.qwen3_next import LAYER_TYPES, delta_net
+from costmodel.models.families.qwen3_next import CUT, LAYER_TYPES, delta_net
 from costmodel.models.stack import Stack
 
 #: Of as many layers the last has attention, if ``layer_types`` does not say otherwise.
@@ -72,5 +72,6 @@ OLMO_HYBRID = Family(
     fields=FIELDS,
     parts=parts,
     source="Yang et al., arXiv 2412.06464; Hugging Face transformers, modeling_olmo_hybrid.py",
+    cut=CUT,
     alternates=True,
 )

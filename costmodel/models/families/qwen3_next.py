@@ -55,6 +55,15 @@ FIELDS = {
     "gated": Field(("attn_output_gate",), True, bool),
 }
 
+#: What devices divide.
+CUT = {
+    "heads": "heads",
+    "kv_heads": "key and value heads",
+    "key_heads": "key heads of the delta net",
+    "value_heads": "value heads of the delta net",
+    "d_ff": "inner width",
+}
+
 #: Defaults of Qwen3.5's configuration classes (transformers, configuration_qwen3_5.py and
 #: configuration_qwen3_5_moe.py). What a class does not have is 0: experts, or an inner width.
 _QWEN3_5 = {
@@ -166,13 +175,7 @@ QWEN3_NEXT = Family(
         "dropout, masks, sampling; rotation is counted for whole heads, of which a quarter is rotated; "
         "multi-token prediction (MTP)"
     ),
-    cut={
-        "heads": "heads",
-        "kv_heads": "key and value heads",
-        "key_heads": "key heads of the delta net",
-        "value_heads": "value heads of the delta net",
-        "d_ff": "inner width",
-    },
+    cut=CUT,
     alternates=True,
     left_to_defaults=LEFT_TO_DEFAULTS,
 )
