@@ -8,7 +8,7 @@ from functools import partial
 from costmodel.errors import CostmodelError, unknown_name
 from costmodel.models._blocks import Use, between_ends, experts, feed_forward, residual, stacks
 from costmodel.models._family import Family
-from costmodel.models._fields import DENSE, UNTIED, Field, Fields, fraction, of_layers, same
+from costmodel.models._fields import ACT, DENSE, UNTIED, Field, Fields, fraction, function_of, of_layers, same
 from costmodel.models._heads import Heads, self_attention
 from costmodel.models._part import Part
 from costmodel.models._state_space import DUAL_CUT, DUAL_FIELDS, Dual, dual, widened
@@ -32,6 +32,7 @@ FIELDS = {
     "head_dim": Field(("head_dim",), fraction("d_model", "heads")),
     "attention_bias": Field(("attention_bias",), False, bool),
     "tied": UNTIED,
+    "act": ACT,
     **DUAL_FIELDS,
     "widened": Field((), widened),
 }
@@ -73,7 +74,7 @@ def attending(c: Fields) -> set[int]:
 def bamba_layer(c: Fields, use: Use, attends: bool) -> Iterator[Part]:
     """Yield one layer of Bamba."""
     yield from residual(use, "mixer", c.d_model, mixer(c, use, attends, rotary=ROTATED))
-    inner = feed_forward(use, c.d_model, c.d_ff, "silu", gated=True, bias=c.mlp_bias)
+    inner = feed_forward(use, c.d_model, c.d_ff, function_of(c, "silu"), gated=True, bias=c.mlp_bias)
     yield from residual(use, "feed-forward", c.d_model, [inner])
 
 
@@ -105,9 +106,10 @@ BAMBA = Family(
 
 def granite_half(c: Fields, use: Use) -> Iterable[Part]:
     """Return the experts with the shared expert that all tokens pass; without experts, that one alone."""
+    function = function_of(c, "silu")
     if not c.experts:
-        return [feed_forward(use, c.d_model, c.d_ff, "silu", gated=True)]
-    return experts(use, c.d_model, c.d_expert, c.experts, c.top_k, shared=c.d_shared)
+        return [feed_forward(use, c.d_model, c.d_ff, function, gated=True)]
+    return experts(use, c.d_model, c.d_expert, c.experts, c.top_k, function=function, shared=c.d_shared)
 
 
 def granite_layer(c: Fields, use: Use, attends: bool) -> Iterator[Part]:

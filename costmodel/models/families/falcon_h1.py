@@ -14,7 +14,7 @@ from costmodel.models._blocks import (
     residual,
 )
 from costmodel.models._family import Family
-from costmodel.models._fields import DENSE, UNTIED, Field, Fields, fraction, same
+from costmodel.models._fields import ACT, DENSE, UNTIED, Field, Fields, fraction, function_of, same
 from costmodel.models._heads import Heads, self_attention
 from costmodel.models._part import Part
 from costmodel.models._state_space import DUAL_CUT, DUAL_FIELDS, Dual, dual, widened
@@ -29,6 +29,7 @@ FIELDS = {
     "attention_bias": Field(("attention_bias",), False, bool),
     "mlp_bias": Field(("mlp_bias",), False, bool),
     "tied": UNTIED,
+    "act": ACT,
     **DUAL_FIELDS,
     "widened": Field((), widened),
     "ssm_out_bias": Field(("projectors_bias",), False, bool),
@@ -58,7 +59,7 @@ def mixer(c: Fields, use: Use) -> Iterator[Part]:
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Return the embedding, the layers, the norm and the logits."""
-    inner = feed_forward(use, c.d_model, c.d_ff, "silu", gated=True, bias=c.mlp_bias)
+    inner = feed_forward(use, c.d_model, c.d_ff, function_of(c, "silu"), gated=True, bias=c.mlp_bias)
     layer = [
         *residual(use, "mixer", c.d_model, mixer(c, use)),
         *residual(use, "feed-forward", c.d_model, [inner]),

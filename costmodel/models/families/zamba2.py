@@ -19,7 +19,7 @@ from costmodel.models._blocks import (
     stacks,
 )
 from costmodel.models._family import Family
-from costmodel.models._fields import DENSE, TIED, Field, Fields, fraction, of_layers, same
+from costmodel.models._fields import ACT, DENSE, TIED, Field, Fields, fraction, function_of, of_layers, same
 from costmodel.models._heads import Heads, self_attention
 from costmodel.models._part import Part
 from costmodel.models._state_space import DUAL_CUT, DUAL_FIELDS, Dual, dual, widened
@@ -38,6 +38,7 @@ FIELDS = {
     "both": Field((), same("d_model", 2)),
     "head_dim": Field((), fraction("both", "heads")),
     "tied": TIED,
+    "act": ACT,
     "layer_types": Field(("layers_block_type", "layer_types"), (), list),
     "blocks": Field(("num_mem_blocks",), 1),
     "adapted": Field(("use_shared_attention_adapter",), False, bool),
@@ -87,7 +88,7 @@ def block(c: Fields, use: Use, *, first: bool) -> Iterator[Part]:
         own = "adapter" in part.name
         yield part if own or first else replace(part, shared=True)
     yield from adapter(c, use, "feed-forward", c.d_model, 2 * c.d_ff)
-    inner = feed_forward(use, c.d_model, c.d_ff, "gelu", gated=True, bias=c.bias)
+    inner = feed_forward(use, c.d_model, c.d_ff, function_of(c, "gelu"), gated=True, bias=c.bias)
     yield inner if first else replace(inner, shared=True, extra=inner.extra * 0)
     yield linear(use, "block output projection", c.d_model, c.d_model)
     yield pointwise(use, "block sum", "add", c.d_model)
