@@ -164,6 +164,7 @@ def test_the_activation_is_the_one_that_a_configuration_states(kind, said, funct
     [
         *((kind, "hidden_act") for kind in ("bamba", "jamba", "granitemoehybrid", "falcon_h1", "zamba2")),
         *((kind, "hidden_act") for kind in ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid")),
+        ("kimi_linear", "hidden_act"),
         ("recurrent_gemma", "hidden_activation"),
         ("nemotron_h", "mlp_hidden_act"),
     ],
