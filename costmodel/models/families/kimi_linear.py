@@ -138,10 +138,8 @@ def delta_attention(c: Fields, use: Use) -> Iterator[Part]:
 
 def layer(c: Fields, use: Use, attends: bool, has_experts: bool) -> Iterator[Part]:
     """Yield one layer; its latent attention rotates no positions."""
-    if attends:
-        mixer = (part for part in latent_attention(use, Latent.of(c)) if part.name != "rotary")
-    else:
-        mixer = delta_attention(c, use)
+    mixer = latent_attention(use, Latent.of(c)) if attends else delta_attention(c, use)
+    mixer = (part for part in mixer if part.name != "rotary")
     yield from residual(use, "attention", c.d_model, mixer)
     function = function_of(c, "silu")
     if has_experts:
