@@ -315,7 +315,7 @@ def _in_layer(phase: Phase, kernel: str, layer: Layer) -> Phase:
     `passing` is all that the layer moves through the cache between two uses; `operations` are the FLOPs
     outside products.
     """
-    phase = replace(phase, sizes=kernels.plainer(kernel, phase.kernel, phase.sizes))
+    phase = replace(phase, sizes=kernels.taken(kernel, phase.kernel, phase.sizes))
     more = {}
     if kernel in KEEPING and len(layer.cost.phases) > 1:
         more["passing"] = layer.cost.compulsory

@@ -19,7 +19,7 @@ from costmodel.files import write_text
 from costmodel.layers.collective import Collective
 from costmodel.predict import predict
 from costmodel.score import score
-from costmodel.validation import latent, posted_experts
+from costmodel.validation import latent, posted_experts, posted_linear
 from costmodel.validation.heldout import kept_aside
 from costmodel.validation.residuals import errors
 
@@ -37,14 +37,16 @@ EXPERTS = ["gpu", "dtype", "loads", "devices", "regime"]
 #: Columns that identify a collective, without the bytes.
 AMONG = ["gpu", "collective", "algorithm", "dtype", "devices", "constants_from"]
 #: Columns that identify a cell of latent attention.
-MODULES = ["gpu", "op", "products", "cache", "kernel", "keys"]
+MODULES = ["gpu", "op", "model", "products", "cache", "kernel", "keys"]
 #: Cached keys of all sequences of a module up to which launches count more than attention.
 FEW_KEYS = 2**16
 _HEADINGS = ("rows", "median", "mean", "bias", "least", "most")
 #: What the sections of the page are about.
 OF_MODULES = (
-    "Projections, norms, rotation, attention and the output projection of 1 to 128 heads, as vLLM runs them "
-    "without torch.compile; `latent_core` is FlashMLA's kernel alone (`costmodel.validation.latent`). "
+    "Projections, norms, rotation, the indexer of sparse attention (DeepSeek-V3.2 and GLM-5), attention and "
+    "the output projection of 1 to 128 heads, as vLLM runs them without torch.compile; `latent_core` is "
+    "FlashMLA's kernel alone, `latent_sparse` the one over a list of 2,048 positions for each token of a "
+    "prompt (`costmodel.validation.latent`). "
     "Formats are those of the products with weights and of the cache; `few` keys are up to "
     f"{FEW_KEYS:,} of all sequences together. Of A100, B200 and H200 these are the shapes that "
     "`costmodel.validation.heldout` holds out; B300, GB300 and H20 are predicted with what was found on B200 "
@@ -55,6 +57,12 @@ OF_EXPERTS = (
     "expert, both products, the activation between them, and the sum of results; without the router. The "
     "constants are fitted on models of other widths (`costmodel.kernels.experts`). Where experts are spread "
     "over several devices, each receives all tokens. Loads are equal, or those of a power law."
+)
+OF_LINEAR = (
+    "Forward passes and training passes of flash-linear-attention's kernels, called one by one from the "
+    "host; two constants were fitted on linear attention of one of the posts on B200 "
+    "(`costmodel.validation.posted_linear`). The posts on B200 are of two versions, whose backward differs "
+    "by half and whose gated linear attention (`gla`) by a factor of two."
 )
 OF_COLLECTIVES = (
     "Algorithms named are kernels in which devices read each other's memory, as vLLM chose them by size; "
@@ -133,11 +141,12 @@ def markdown(
     exchanged: pd.DataFrame,
     latents: pd.DataFrame,
     experts: pd.DataFrame,
+    linear: pd.DataFrame,
     left_out: int,
 ) -> str:
     """Return the page."""
-    kept, exchanged_kept = kept_aside(scored), kept_aside(exchanged)
-    all_rows = (scored, exchanged, latents, experts)
+    kept, exchanged_kept, linear_kept = (kept_aside(rows) for rows in (scored, exchanged, linear))
+    all_rows = (scored, exchanged, latents, experts, linear)
     lines = [
         "# What others posted",
         "",
@@ -146,12 +155,13 @@ def markdown(
         "",
         "These are times that people and vendors posted on GitHub: square products by torch on random "
         "numbers (`bmm` with a batch of one, no operand transposed), other products (`gemm`: the best of "
-        "many shapes, after ten thousand calls, or of one row), attention by named kernels, experts, and "
-        "collectives. Errors compare predicted with posted time [%]: `median` and `mean` are absolute, "
-        "`bias` is the median signed error (positive: predicted too long), `least` and `most` are its "
-        "extremes. Posts of the same kernel differ by 10 % and more, because boards, clocks and what else a "
-        f"call does differ. {left_out} rows of products and attention under {SHORTEST * 1e6:.0f} µs are left "
-        "out, because many of them show the host's launch overhead. Lower bounds above the posted time: "
+        "many shapes, after ten thousand calls, or of one row), attention by named kernels, experts, linear "
+        "attention, and collectives. Errors compare predicted with posted time [%]: `median` and `mean` are "
+        "absolute, `bias` is the median signed error (positive: predicted too long), `least` and `most` are "
+        "its extremes. Posts of the same kernel differ by 10 % and more, because boards, clocks and what "
+        f"else a call does differ. {left_out} rows of products and attention under {SHORTEST * 1e6:.0f} µs "
+        "are left out, because many of them show the host's launch overhead. Lower bounds above the posted "
+        "time: "
         f"{sum(map(_above, all_rows))} of {sum(map(len, all_rows))}.",
         "",
         *_intervals(scored),
@@ -160,8 +170,9 @@ def markdown(
         "",
         *_table(scored[~kept]),
         "",
-        *_section("Latent attention of DeepSeek-V3, whole modules", OF_MODULES, _table(latents, MODULES)),
+        *_section("Latent attention in serving, whole modules", OF_MODULES, _table(latents, MODULES)),
         *_section("Experts of mixtures", OF_EXPERTS, _table(experts, EXPERTS)),
+        *_section("Linear attention", OF_LINEAR, _table(linear[~linear_kept], posted_linear.CELL)),
         *_section(
             "Collectives of the devices of one node",
             OF_COLLECTIVES,
@@ -172,6 +183,7 @@ def markdown(
             "Nothing was fitted, chosen or changed for these.",
             _table(scored[kept]),
             _table(exchanged[exchanged_kept], AMONG),
+            _table(linear[linear_kept], posted_linear.CELL),
         ),
     ]
     return "\n".join(lines)
@@ -225,12 +237,13 @@ def _row(cells: Iterable[object]) -> str:
 
 def main() -> None:
     """Write the page."""
-    scored, exchanged, latents, experts = judged(), collectives(), modules(), posted_experts.judged()
-    page = markdown(scored, exchanged, latents, experts, len(rows()) - len(scored))
+    scored, exchanged, latents = judged(), collectives(), modules()
+    experts, linear = posted_experts.judged(), posted_linear.judged()
+    page = markdown(scored, exchanged, latents, experts, linear, len(rows()) - len(scored))
     write_text(PAGE, page, overwrite=True)
     print(
         f"{len(scored)} posted rows on {scored['gpu'].nunique()} devices, {len(exchanged)} collectives, "
-        f"{len(latents)} of latent attention, {len(experts)} of experts"
+        f"{len(latents)} of latent attention, {len(experts)} of experts, {len(linear)} of linear attention"
     )
 
 

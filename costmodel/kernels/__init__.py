@@ -18,7 +18,7 @@ from typing import Any
 from costmodel.errors import unknown_name
 from costmodel.hardware import Device
 
-__all__ = ["available", "check", "group", "model", "on", "plainer"]
+__all__ = ["available", "check", "group", "model", "on", "plainer", "taken"]
 
 
 @cache
@@ -88,16 +88,26 @@ def on(name: str, device: Device) -> str:
 
 
 def plainer(kernel: str, wanted: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the sizes or options of a phase that a kernel model takes: all, unless it stands in.
+    """Return the options of a phase that a kernel model takes: all, unless it stands in.
 
     Parameters
     ----------
     kernel, wanted : str
         The kernel model that times the phase, and the one that the phase names.
     given : mapping
-        The sizes or options that the phase has.
+        The options that the phase has.
     """
-    if wanted not in _PLAINER or kernel == wanted:
+    if wanted not in _PLAINER:
+        return dict(given)
+    return taken(kernel, wanted, given)
+
+
+def taken(kernel: str, wanted: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a kernel model takes: all, or, of another processor's model, what the named one shares.
+
+    Only GPUs have kernels that read a list of keys to its end, for instance.
+    """
+    if kernel == wanted:
         return dict(given)
     return {
         name: value for name, value in given.items() if name in signature(model(kernel).seconds).parameters

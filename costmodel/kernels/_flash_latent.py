@@ -1,26 +1,32 @@
 """How attention libraries partition a decoding step over latents (multi-head latent attention, absorbed).
 
 All heads of a sequence share one row of c + d_r numbers per key, so that they are the rows of one product: of
-width c + d_r for the scores, and of width c for the outputs.
+width c + d_r for the scores, and of width c for the outputs. If a list says which keys a token sees
+(DeepSeek's sparse attention), other kernels run, which step through all of it, filled or not.
 
-===========  =========================================================================================
-``fa3``      Hopper: flash-attention 3's kernel for MLA, and FlashMLA, which vLLM takes for an FP8 cache
-``trtllm``   Blackwell: TensorRT-LLM's generated kernels, as FlashInfer calls them
-``triton``   elsewhere: vLLM's Triton kernel
-===========  =========================================================================================
+=============  =======================================================================================
+``fa3``        Hopper: flash-attention 3's kernel for MLA, and FlashMLA, which vLLM takes for an FP8 cache
+``trtllm``     Blackwell: TensorRT-LLM's generated kernels, as FlashInfer calls them
+``triton``     elsewhere: vLLM's Triton kernel
+``flashmla``   Hopper and Blackwell, over a list: FlashMLA's sparse kernels; on Blackwell trtllm's for at most
+               16 heads with a cache of 16 bits
+=============  =======================================================================================
 
 Read from the sources: a tile's heads of triton (``BLOCK_H`` of ``triton_decode_attention.py``, Apache-2.0)
-and of FlashMLA, whose parts fill the units (``get_mla_metadata.cu``, MIT). Inferred from vLLM's modules
+and of FlashMLA, whose parts fill the units (``get_mla_metadata.cu``, MIT), and the heads that its sparse
+kernels need (``flashmla_sparse.py`` of vLLM, Apache-2.0). Inferred from vLLM's modules
 (``validation/posted/latent_fitted.csv``): triton's keys a part, trtllm's heads a tile, shares and rates.
 Triton's share is A100's; whether other devices reach it is not known.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
+from costmodel import dtypes
 from costmodel.hardware import Device
 from costmodel.kernels._flash_splits import filling_splits
 from costmodel.kernels._tiling import ceil_div
@@ -30,8 +36,8 @@ from costmodel.kernels.base import Array
 _DEFAULT, _ELSEWHERE = {"hopper": "fa3", "blackwell": "trtllm"}, "triton"
 #: Heads up to which trtllm makes them the narrow side of its matrix instructions, as in other decoding steps.
 _NARROW = 16.0
-#: Heads that one thread block, or a pair of them that share keys, computes; and keys of a part in triton.
-_TILE, _PART_KEYS = 128.0, 512.0
+#: Keys of a part in triton.
+_PART_KEYS = 512.0
 
 
 @dataclass(frozen=True)
@@ -46,9 +52,15 @@ class Library:
         Keys of a step.
     shares : (float, float)
         Share of the peak that the products reach, with a cache of 16 and of 8 bits. Published of FlashMLA:
-        660 TFLOP/s on H800, 0.67.
+        660 TFLOP/s on H800, 0.67; of its sparse kernel for whole prompts 640 on H800 and 1450 on B200, 0.65.
+    block : float
+        Heads that one thread block, or a pair of them that share keys, computes.
+    padded : float
+        Heads to whose multiple a layer's are filled up, by a copy of the queries.
     key_cycles : float
         Least time of a key, whatever the heads: a unit steps through them no faster [cycles].
+    widen_cycles : float
+        Time to widen a key of 8 bits, half of it where two thread blocks share keys [cycles].
     load : float
         Rate at which a unit loads keys [B/cycle].
     prepares : float
@@ -59,22 +71,46 @@ class Library:
     even : bool
         Whether every unit gets equally many keys, of one sequence or several, so that no wave is partly
         filled (FlashMLA's ``tile_scheduler_metadata``).
+    splits : bool
+        Whether several units share a sequence's keys.
+    bulk : bool
+        Whether queries and outputs pass L2 no slower than it gives bytes to a unit.
     """
 
     rows: float
     cols: float
     shares: tuple[float, float]
+    block: float = 128.0
+    padded: float = 1.0
     key_cycles: float = 0.0
+    widen_cycles: float = 0.0
     load: float = np.inf
     prepares: float = 0.0
     converts: float = 2.0
     even: bool = False
+    splits: bool = True
+    bulk: bool = False
 
 
 LIBRARIES = {
     "fa3": Library(rows=64, cols=64, shares=(0.8, 0.8), key_cycles=88, even=True),
     "trtllm": Library(rows=128, cols=128, shares=(0.46, 0.75), load=29, prepares=1),
-    "triton": Library(rows=16, cols=32, shares=(0.115, 0.115), prepares=3, converts=3),
+    "triton": Library(rows=16, cols=32, shares=(0.115, 0.115), block=16, prepares=3, converts=3),
+}
+_SPARSE = Library(
+    rows=64, cols=64, shares=(0.65, 0.65), block=64, padded=64, prepares=1, converts=1, bulk=True
+)
+_FASTER = replace(_SPARSE, shares=(0.7, 0.7))
+#: FlashMLA's kernels over a list of keys, by architecture: for a cache of 16 bits and for one of 8.
+LISTED = {
+    "hopper": (
+        replace(_SPARSE, splits=False),
+        replace(_SPARSE, key_cycles=80, widen_cycles=28, even=True),
+    ),
+    "blackwell": (
+        replace(_FASTER, padded=128, splits=False),
+        replace(_FASTER, key_cycles=80, even=True),
+    ),
 }
 
 
@@ -88,20 +124,31 @@ class Latents:
         Heads of a thread block, computed whether they exist or not.
     jobs, parts : array
         Thread blocks before splitting, and the parts that their keys are split into.
-    share : float
+    keys, part_keys : array
+        Keys that a thread block computes before splitting, and those of a part, in whole steps.
+    share : array
         Share of the peak that the products reach.
+    step_cycles : array
+        Least time of a key [cycles].
+    prepared : array
+        Kernels that prepare queries and outputs.
+    even, bulk : array of bool
+        See `Library`.
     dtype : str
         Format in which they are computed.
-    prepared : float
-        Kernels that prepare queries and outputs.
     """
 
     rows: Array
     jobs: Array
     parts: Array
-    share: float
+    keys: Array
+    part_keys: Array
+    share: Array
+    step_cycles: Array
+    prepared: Array
+    even: NDArray[np.bool_]
+    bulk: NDArray[np.bool_]
     dtype: str
-    prepared: float
 
 
 def kernel_on(device: Device, named: str | None) -> str:
@@ -110,27 +157,92 @@ def kernel_on(device: Device, named: str | None) -> str:
 
 
 def partition(
-    device: Device, kernel: str, batch: Array, heads: Array, keys: Array, dtype: str, kv_dtype: str
+    device: Device,
+    kernel: str,
+    *,
+    batch: Array,
+    heads: Array,
+    keys: Array,
+    width: Array,
+    listed: Array | None,
+    dtype: str,
+    kv_dtype: str,
 ) -> Latents:
     """Return how a library partitions one step.
 
-    On Blackwell a cache of 8 bits is multiplied in its own format, with queries converted to it; elsewhere it
-    is widened first.
+    On Blackwell a cache of 8 bits is multiplied in its own format, with queries converted to it; elsewhere,
+    and over a list, it is widened first.
+
+    Parameters
+    ----------
+    device : Device
+        The device that runs it.
+    kernel : str
+        As from `kernel_on`.
+    batch, heads, keys : array
+        Sequences, heads, keys that exist and are seen.
+    width : array
+        Numbers of a key.
+    listed : array, optional
+        Places of a list of keys, if there is one.
+    dtype, kv_dtype : str
+        Format of queries and outputs, and of the cache.
     """
-    found, eight = LIBRARIES[kernel], kv_dtype != dtype
+    eight = kv_dtype != dtype
+    size = dtypes.dtype(kv_dtype).bytes * width
+    dense = _partition(device, LIBRARIES[kernel], batch, heads, keys, size, eight, kernel, dtype, kv_dtype)
+    if listed is None or kernel == _ELSEWHERE or device.family not in LISTED:
+        return dense
+    found = LISTED[device.family][eight]
+    over = _partition(device, found, batch, heads, listed, size, eight, "flashmla", dtype, dtype)
+    if kernel != "trtllm" or eight:
+        return over
+    return _where(heads <= _NARROW, dense, over)
+
+
+def _partition(
+    device: Device,
+    found: Library,
+    batch: Array,
+    heads: Array,
+    keys: Array,
+    size: Array,
+    eight: bool,
+    kernel: str,
+    dtype: str,
+    kv_dtype: str,
+) -> Latents:
+    filled = ceil_div(heads, found.padded) * found.padded
     tile = np.where((kernel == "trtllm") & (heads <= _NARROW), _NARROW, found.rows)
-    blocks = ceil_div(heads, tile if kernel == "triton" else _TILE)
-    rows = ceil_div(heads, tile) * tile / blocks
+    blocks = ceil_div(filled, found.block)
     jobs = batch * blocks
-    if kernel == "triton":
+    if kernel == _ELSEWHERE:
         parts = 2.0 ** np.floor(np.log2(np.clip(keys / _PART_KEYS, 1.0, device.units)))
     else:
-        parts = filling_splits(device.units, jobs, ceil_div(keys, found.cols))
+        most = ceil_div(keys, found.cols) if found.splits else np.ones_like(keys)
+        parts = filling_splits(device.units, jobs, most)
+    widened = found.widen_cycles / np.where(blocks > 1, 2.0, 1.0)
+    prepared = np.full(np.shape(jobs), found.converts if eight else found.prepares)
     return Latents(
-        rows=rows,
+        rows=ceil_div(filled, tile) * tile / blocks,
         jobs=jobs,
         parts=parts,
-        share=found.shares[eight],
+        keys=keys,
+        part_keys=ceil_div(keys, found.cols * parts) * found.cols,
+        share=np.full(np.shape(jobs), found.shares[eight]),
+        step_cycles=np.maximum(found.key_cycles + widened, size / found.load),
+        prepared=prepared + (filled > heads),
+        even=np.full(np.shape(jobs), found.even),
+        bulk=np.full(np.shape(jobs), found.bulk),
         dtype=kv_dtype if kernel == "trtllm" else dtype,
-        prepared=found.converts if eight else found.prepares,
     )
+
+
+def _where(first: NDArray[np.bool_], one: Latents, other: Latents) -> Latents:
+    """Return the entries of one plan where `first` holds, and those of the other elsewhere."""
+    chosen = {
+        field.name: np.where(first, getattr(one, field.name), getattr(other, field.name))
+        for field in fields(Latents)
+        if field.name != "dtype"
+    }
+    return Latents(**chosen, dtype=one.dtype)

@@ -20,7 +20,7 @@ from costmodel.kernels import _flash as flash
 from costmodel.kernels import _flash_latent as cut
 from costmodel.kernels import _replay as replay
 from costmodel.kernels._join import byte_time, miss_share, norm
-from costmodel.kernels._tiling import ceil_div, makespan
+from costmodel.kernels._tiling import makespan
 from costmodel.kernels.base import Array, Estimate
 
 #: Order of the norm that combines the time of the thread blocks and that of memory, as in other decoding.
@@ -42,6 +42,8 @@ def seconds(
     dtype: str,
     kv_dtype: str,
     kernel: str | None,
+    listed: Array | None = None,
+    held: Array | None = None,
 ) -> Estimate:
     """Return the time of one decoding step's attention over latents.
 
@@ -63,6 +65,11 @@ def seconds(
         Format of queries and outputs, and of the cache.
     kernel : str, optional
         ``triton``; any other name gives the architecture's (`costmodel.kernels._flash_latent`).
+    listed : array, optional
+        Places of each sequence's list of keys, filled or not; `keys` of them are. Default: no list.
+    held : array, optional
+        Keys that all lists together choose from, if sequences share them (the tokens of a prompt); they come
+        from memory once, and again from L2. Default ``batch·keys``.
 
     Returns
     -------
@@ -70,7 +77,10 @@ def seconds(
         Terms as those of `costmodel.kernels.decode.seconds`.
     """
     kernel = cut.kernel_on(device, kernel)
-    library, plan = cut.LIBRARIES[kernel], cut.partition(device, kernel, batch, heads, keys, dtype, kv_dtype)
+    plan = cut.partition(
+        device, kernel, batch=batch, heads=heads, keys=keys, width=width, listed=listed,
+        dtype=dtype, kv_dtype=kv_dtype,
+    )  # fmt: skip
     cycle, units = 1 / device.clock_hz, device.units
     size, kv_size = dtypes.dtype(dtype).bytes, dtypes.dtype(kv_dtype).bytes
     per_score = flops / (batch * heads * keys)
@@ -78,35 +88,38 @@ def seconds(
 
     # Time of one key for a thread block's heads, and of the block.
     product = plan.rows * per_score * units / (device.product_peak(plan.dtype) * plan.share)
-    step = np.maximum(library.key_cycles, kv_size * width / library.load) * cycle
-    key = np.maximum(product, step)
+    key = np.maximum(product, plan.step_cycles * cycle)
     moved_rows = size * np.minimum(heads, plan.rows) * (width + outputs)
-    once = (given["block_cycles"] + moved_rows / given["row_bytes_per_cycle"]) * cycle
-    block = ceil_div(keys, library.cols * plan.parts) * library.cols * key + once
+    row_rate = np.maximum(given["row_bytes_per_cycle"], np.where(plan.bulk, given["l2_unit_bytes"], 0.0))
+    once = (given["block_cycles"] + moved_rows / row_rate) * cycle
+    block = plan.part_keys * key + once
     jobs = plan.jobs * plan.parts
     tiles = makespan(jobs, units, block, block, jobs, given["stagger_cycles"] * cycle)
-    if library.even:
-        tiles = np.where(jobs > units, jobs / units * block + once, tiles)
+    tiles = np.where(plan.even & (jobs > units), jobs / units * block + once, tiles)
 
     split = plan.parts > 1
     rows = batch * heads
     partial = np.where(split, 8 * plan.parts * rows * outputs, 0.0)
-    moved = kv_size * batch * keys * width + size * rows * (width + outputs) + partial
+    once_read = batch * keys if held is None else np.minimum(held, batch * keys)
+    moved = kv_size * once_read * width + size * rows * (width + outputs) + partial
     miss = miss_share(device, given["cache_share"], np.maximum(moved, passing), _MISS_ORDER)
     rate = byte_time(device, given, miss)
-    memory = moved * rate
+    again = kv_size * (batch * keys - once_read) * width * byte_time(device, given, np.zeros_like(miss))
+    memory = moved * rate + again
     parts_merged = given["merge_work_cycles"] + given["merge_split_cycles"] * plan.parts
     merge = np.where(split, given["merge_cycles"] + parts_merged, 0.0) * cycle
-    looked_up = given["sequence_cycles"] * batch if kernel in flash.LOOKING_UP else 0.0
-    launch = (given["launch_cycles"] + looked_up + flash.preparation(kernel)) * cycle
+    # Kernels over a list are planned once for all layers of a step.
+    planned = flash.preparation(kernel) if listed is None else 0.0
+    looked_up = given["sequence_cycles"] * batch if kernel in flash.LOOKING_UP and listed is None else 0.0
+    launch = (given["launch_cycles"] + looked_up + planned) * cycle
     prepared = plan.prepared * (flash.START_CYCLES * cycle + 2 * size * rows * width * rate)
     ramp = miss * given["ramp_cycles"] * cycle
 
-    computed = plan.jobs * keys * product / units
+    computed = plan.jobs * plan.keys * product / units
     terms = {
         f"{device.engine(dtype)}:{dtype}": computed,
-        "hbm": memory * miss + ramp,
-        "l2": memory * (1 - miss),
+        "hbm": moved * rate * miss + ramp,
+        "l2": moved * rate * (1 - miss) + again,
         "depth": np.maximum(tiles - computed, 0.0),
         "launch": launch + prepared + merge,
     }

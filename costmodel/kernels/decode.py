@@ -99,6 +99,8 @@ def seconds(
     head_dim: ArrayLike,
     flops: ArrayLike | None = None,
     passing: ArrayLike = 0.0,
+    listed: ArrayLike | None = None,
+    held: ArrayLike | None = None,
     dtype: str = "bf16",
     kv_dtype: str | None = None,
     kernel: str | None = None,
@@ -115,6 +117,9 @@ def seconds(
         ``4·batch·heads·seq_kv·head_dim``, at the peak.
     passing : array_like
         Bytes that other kernels move through L2 between two steps [B].
+    listed, held : array_like, optional
+        With `flops`: places of a list of keys, and keys that the lists choose from; see
+        `costmodel.kernels._latent`.
     dtype, kv_dtype : str
         Format of Q and O, and of the cache (default: the same format).
     kernel : str, optional
@@ -137,10 +142,11 @@ def seconds(
     batch, heads, kv_heads, seq_kv, head_dim = as_arrays(batch, heads, kv_heads, seq_kv, head_dim)
     if flops is not None:
         flops, passing = as_arrays(flops, passing)
+        listed, held = (None if one is None else as_arrays(one)[0] for one in (listed, held))
         return latent.seconds(
             device, given,
             batch=batch, heads=heads, keys=seq_kv, width=2 * head_dim, flops=flops, passing=passing,
-            dtype=dtype, kv_dtype=kv_dtype or dtype, kernel=named,
+            dtype=dtype, kv_dtype=kv_dtype or dtype, kernel=named, listed=listed, held=held,
         )  # fmt: skip
     kernel = flash.decoding(named or flash.default_kernel(device))
     width, kv_width = dtypes.dtype(dtype).bytes, dtypes.dtype(kv_dtype or dtype).bytes

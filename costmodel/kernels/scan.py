@@ -8,8 +8,9 @@ chains, in waves of as many as fit on the device. The parallel part of a chunked
 fused kernel (a scan written in a framework) the same bytes pass through memory again for every level, and
 every level is a launch.
 
-The constants are assumed: among these kernels only the gated delta net has open measurements. It has its own
-model (`costmodel.kernels.delta`), whose fits give the defaults for blocks.
+A block's constants (`block_s`, `unit_bytes`) are from posted times of flash-linear-attention on B200
+(``validation/posted/linear_fitted.csv``); the others are assumed. The gated delta net has its own model
+(`costmodel.kernels.delta`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from costmodel.kernels.base import Array, Constant, Estimate, as_rows, filled
 CONSTANTS = {
     "start_s": Constant(2e-6, 5e-7, 2e-5, "s", "start and end of an empty kernel"),
     "bandwidth_share": Constant(0.8, 0.3, 1.0, "1", "share of the memory bandwidth that long passes reach"),
+    "unit_bytes": Constant(
+        16.0, 4.0, 64.0, "B/cycle", "bytes that a unit's blocks load and store: what they keep under way"
+    ),
     "cache_share": Constant(
         0.7, 0.05, 2.0, "1", "largest traffic that hits on replay, relative to the cache's capacity"
     ),
@@ -45,7 +49,7 @@ CONSTANTS = {
         12.0, 4.0, 100.0, "cycles", "a step of a lane: a dependent multiply and add, with loop overhead"
     ),
     "block_s": Constant(
-        2.5e-6, 2e-7, 2e-5, "s", "a step of a block: the products of a chunk, with synchronisation"
+        7e-7, 2e-7, 2e-5, "s", "a step of a block: the products of a chunk, with synchronisation"
     ),
     "lanes_per_unit": Constant(1024.0, 32.0, 2048.0, "lanes", "lanes that a unit processes concurrently"),
     "blocks_per_unit": Constant(1.0, 0.25, 8.0, "blocks", "blocks that a unit processes concurrently"),
@@ -96,11 +100,12 @@ def seconds(
         chains, steps, traffic, again, matrix_flops, vector_flops, special_flops, launches
     )
 
+    under_way = c["unit_bytes"] * device.units * device.clock_hz if blocks else np.inf
     memory, cache = warm_seconds(
         traffic,
         traffic + again,
         capacity=c["cache_share"] * device.llc_capacity,
-        bandwidth=c["bandwidth_share"] * device.hbm_bandwidth,
+        bandwidth=min(c["bandwidth_share"] * device.hbm_bandwidth, under_way),
         cache_bandwidth=c["cache_speed"] * device.hbm_bandwidth,
     )
     # The cache's bandwidth is taken as a multiple of the memory's, so both count as ``hbm``.

@@ -2,7 +2,8 @@
 
 The base of linear attention, RetNet, GLA, Mamba-2 and mLSTM. The chunked form computes attention
 scores within chunks of C tokens and passes a state from chunk to chunk: one kernel walks the chunks
-and writes the states, another computes the outputs of all chunks at once. The recurrent form
+and writes the states, another computes the outputs of all chunks at once. Backward walks them again,
+in fp32, instead of keeping the states, as flash-linear-attention and mamba_ssm do. The recurrent form
 (generation) reads and writes the state at every token.
 """
 
@@ -39,6 +40,9 @@ class _MatrixState(_Decaying):
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "heads", "head_dim")
     defaults: ClassVar[dict[str, str | int]] = {"value_dim": "head_dim", "block": 64}
 
+    #: Whether forward keeps the states of chunks in the layer's format, as flash-linear-attention does.
+    narrow_states: ClassVar[bool] = False
+
     form: str = "chunked"
 
     def __post_init__(self) -> None:
@@ -67,10 +71,19 @@ class _MatrixState(_Decaying):
         return 2 * pairs - N if self.convention == "torch" else pairs
 
     @property
+    def _entries(self) -> sp.Expr:
+        """Numbers of the states at the ends of all chunks, with the sums that normalise."""
+        return B * H * self.chunks * self.key_dim * (self.value_width + int(self.normalised))
+
+    @property
     def _states(self) -> sp.Expr:
-        """Size of the fp32 states at the ends of all chunks, with the sums that normalise [bytes]."""
-        entries = self.key_dim * (self.value_width + int(self.normalised))
-        return self.stat_bytes * B * H * self.chunks * entries
+        """Size of the states that forward passes on [bytes]."""
+        return (self.bytes if self.narrow_states else self.stat_bytes) * self._entries
+
+    @property
+    def _states_back(self) -> sp.Expr:
+        """Size of the states that backward computes again, and of their gradients, in fp32 [bytes]."""
+        return self.stat_bytes * self._entries
 
     def _sequence(self, heads: sp.Expr, width: sp.Expr) -> sp.Expr:
         """Size of one sequence tensor: queries, keys, values or gates [bytes]."""
@@ -97,20 +110,25 @@ class _MatrixState(_Decaying):
 
     def _chunk_states(self) -> Phase:
         """S ← decay · S + Kᵀ V, chunk by chunk."""
+        return self._walk("chunk states", self._states)
+
+    def _walk(self, name: str, states: sp.Expr, *, matrix: sp.Expr | None = None) -> Phase:
+        """Return the kernel that walks the chunks and writes their states."""
         keys, (forget, exps, chain) = self._weighted_keys(), self._forgetting()
         sums = self.key_dim if self.normalised else ZERO
+        products = 2 * B * H * N * self.key_dim * self.value_width
         return scan_phase(
             self,
-            "chunk states",
+            name,
             chains=B * H,
             steps=self.chunks,
-            matrix=2 * B * H * N * self.key_dim * self.value_width,
+            matrix=products if matrix is None else matrix,
             vector=B * H * (N * (keys.vector + sums) + forget),
             special=B * H * (N * keys.special + exps),
             read=self._queries() + self._values() + self._gates(),
-            write=self._states,
+            write=states,
             pram_depth=keys.depth + tree_depth(self.longest) + chain,
-            workspace=self._states,
+            workspace=states,
             blocks=True,
         )
 
@@ -154,9 +172,14 @@ class _MatrixState(_Decaying):
         return self.core_backward()
 
     def core_backward(self) -> tuple[Phase, ...]:
-        """The state gradients, from the last chunk to the first; then the gradients of all operands."""
+        """The states again; their gradients, from the last chunk to the first; those of all operands."""
         before = (self._division_gradient(),) if self.normalised else ()
-        return (*before, self._state_gradients(), self._operand_gradients())
+        return (*before, self._states_again(), self._state_gradients(), self._operand_gradients())
+
+    def _states_again(self) -> Phase:
+        """Return the forward pass's walk over the chunks, with states in fp32 (torch keeps them)."""
+        matrix = ZERO if self.convention == "torch" else None
+        return self._walk("chunk states again", self._states_back, matrix=matrix)
 
     def _row_statistic(self) -> sp.Expr:
         """Size of one fp32 value per token and head [bytes]."""
@@ -189,15 +212,19 @@ class _MatrixState(_Decaying):
             matrix=2 * B * H * N * self.key_dim * self.value_width,
             vector=B * H * (N * (queries.vector + sums) + forget),
             special=B * H * (N * queries.special + exps),
-            read=self._queries() + self._values() + self._gates() + statistic,
-            write=self._states,
+            read=self._queries() + self._values() + statistic,
+            write=self._states_back,
+            again=self._gates(),
             pram_depth=queries.depth + tree_depth(self.longest) + chain,
-            workspace=self._states,
+            workspace=self._states_back,
             blocks=True,
         )
 
     def _operand_gradients(self) -> Phase:
-        """dQ, dK, dV and the gate gradients, for all chunks at once; the scores are recomputed."""
+        """dQ, dK and the gate gradients, for all chunks at once; then dV, from the same operands but V and S.
+
+        The scores are computed again.
+        """
         dk, dv, heads = self.key_dim, self.value_width, B * H
         # QKᵀ is recomputed (torch keeps it); dA and dV are per head, dQ and dK per key head.
         of_keys = 2 if self.convention == "torch" else 3
@@ -211,11 +238,12 @@ class _MatrixState(_Decaying):
             matrix=intra + 6 * heads * N * dk * dv,
             vector=vector,
             special=special,
-            read=self._queries() + self._values() + 2 * self._states,
+            read=2 * self._states_back,
             write=2 * self._queries() + self._values() + self._gates(),
-            again=self._queries() + self._values() + self._gates() + statistic,
+            again=4 * self._queries() + 3 * self._values() + self._gates() + statistic + self._states_back,
             pram_depth=depth,
             blocks=True,
+            launches=sp.Integer(2),
         )
 
     def _gradient_work(self) -> tuple[sp.Expr, sp.Expr, sp.Expr]:
@@ -298,11 +326,11 @@ class _MatrixState(_Decaying):
         )
 
     def kept(self) -> sp.Expr:
-        """The inputs and the chunk states; if normalised, also O and its divisors."""
+        """The inputs; if normalised, also O and its divisors."""
         if self.form == "recurrent":
             return ZERO
         divided = self._values() + self._row_statistic() if self.normalised else ZERO
-        return self.tensors().inputs + self._states + divided
+        return self.tensors().inputs + divided
 
     def path(self) -> sp.Expr:
         """Return how often the state is passed on between the first and the last position."""

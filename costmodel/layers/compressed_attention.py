@@ -74,6 +74,11 @@ class CompressedAttention(TopKAttention):
         """Places in the list of one query."""
         return sp.Min(self.entries, K) if self.listed else ZERO
 
+    @property
+    def _places_of_a_list(self) -> sp.Expr:
+        """Keys that the kernel steps through for a query: the whole window and list, or all that are seen."""
+        return W + K if self.listed else self.mask().met
+
     def _seldom(self) -> sp.Expr:
         """Size of the entries that the data may leave unchosen [bytes]."""
         if not self.listed:

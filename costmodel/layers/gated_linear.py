@@ -28,6 +28,7 @@ class RetNet(_MatrixState):
     not_counted: ClassVar[str] = "projections, rotation of q and k, group norm, output gate; powers of γ"
     defaults: ClassVar[dict[str, str | int]] = {"value_dim": "2*head_dim", "block": 64}
     decay: ClassVar[str] = "fixed"
+    narrow_states: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,7 @@ class GLA(_MatrixState):
     )
     defaults: ClassVar[dict[str, str | int]] = {"value_dim": "2*head_dim", "block": 64}
     decay: ClassVar[str] = "vector"
+    narrow_states: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,12 +140,13 @@ class Mamba2(_MatrixState):
 
     def core_backward(self) -> tuple[Phase, ...]:
         """Δ A and Δ x again; dx = Δ dx̄ + D dy 3; dΔ = x·dx̄ 2, and A times its gate's 2; dA 2; dD 2."""
-        states, operands = super().core_backward()
+        again, states, operands = super().core_backward()
         last = sp.Max(2, 1 + CeilLog2(B * N))  # dΔ; or dA, summed over all tokens
         operands = self._with(operands, channel=8, token=5, depth=last)
         weights = self.bytes * self.parameters()
         sizes = {**operands.sizes, "traffic": operands.sizes["traffic"] + weights}
-        return self._with(states, channel=0), replace(operands, write=operands.write + weights, sizes=sizes)
+        written = replace(operands, write=operands.write + weights, sizes=sizes)
+        return self._with(again, channel=1), self._with(states, channel=0), written
 
     def _token_by_token(self) -> Phase:
         phase, weights = super()._token_by_token(), self.bytes * self.parameters()

@@ -88,7 +88,9 @@ class LightningIndexer(StoredCache):
         which has the same arithmetic and the same result; the mean query sees half of the positions.
         """
         if self.decode:
-            kernel = stream(self, "index scores", rows=B * sp.Max(ONE, self.keys), cols=D, reads=1, writes=0)
+            words = D * self.cached_bytes / self.bytes
+            rows = B * sp.Max(ONE, self.keys)
+            kernel = stream(self, "index scores", rows=rows, cols=words, reads=1, writes=0)
         else:
             mean = ceil_div(self.keys + 1, sp.Integer(2))
             kernel = gemm(self, "index scores", batch=B, m=N, n=mean, k=HQ * D)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import sympy as sp
 
-from costmodel.cost import Phase, Tensors
+from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.errors import CostmodelError
 from costmodel.layers._decay import N
 from costmodel.layers._kernels import gemm, multiplied_out, stream
@@ -109,22 +109,18 @@ class _FeatureAttention(_MatrixState):
         phase = stream(self, name, rows=2 * B * H * N, cols=cols, reads=reads, writes=1, **counts)
         return multiplied_out(phase)
 
-    @property
-    def _states(self) -> sp.Expr:
-        """Size of the chunk states; if not causal, of one state and its sums in the layer's dtype [bytes]."""
-        if self.causal:
-            return super()._states
-        return self.bytes * B * H * self.key_dim * (self.value_width + 1)
-
     def tensors(self) -> Tensors:
         """Q, K and V in, O out; the random features are no operand, as they could be drawn again."""
         core = super().tensors()
         return replace(core, inputs=2 * self._sequence(H, D) + self._values())
 
     def kept(self) -> sp.Expr:
-        """Its inputs, the mapped queries and keys, the states, O and its divisors."""
+        """Its inputs, the mapped queries and keys, O and its divisors; if not causal, also the state."""
         kept = super().kept()
-        return kept + 2 * self._queries() if kept != 0 else kept
+        if kept == 0:
+            return kept
+        state = ZERO if self.causal else self.bytes * B * H * self.key_dim * (self.value_width + 1)
+        return kept + 2 * self._queries() + state
 
     def path(self) -> sp.Expr:
         """Return 1 if every token reads the sum over all tokens, else the path of the scan."""

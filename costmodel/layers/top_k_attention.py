@@ -91,8 +91,20 @@ class TopKAttention(_MaskedAttention):
         return PLACE_BYTES * B * N * HKV * self._listed
 
     def forward(self) -> tuple[Phase, ...]:
-        """One kernel, as of other masks; every query loads its keys."""
+        """One kernel, as of other masks; every query loads its keys.
+
+        With latents it is the kernel of decoding: each token is a sequence of its own, and its heads the rows
+        of a tile (FlashMLA's sparse kernels).
+        """
         (phase,) = super().forward()
+        if self.latent:
+            phase = replace(
+                phase,
+                kernel="decode",
+                op="attention_decode",
+                sizes=self._of_single_tokens(),
+                options={"dtype": self.dtype},
+            )
         gathered = replace(
             phase,
             read=phase.read + self._places(),
@@ -100,6 +112,25 @@ class TopKAttention(_MaskedAttention):
             workspace=phase.workspace + self._seldom(),
         )
         return (gathered,)
+
+    def _of_single_tokens(self) -> dict[str, sp.Expr]:
+        """Arguments of the kernel model of decoding over latents; a list has `_places_of_a_list` places."""
+        seen = self.mask().met
+        return {
+            "batch": B * N,
+            "heads": HQ,
+            "kv_heads": HKV,
+            "seq_kv": seen,
+            "head_dim": D / 2,
+            "flops": 2 * B * N * HQ * seen * (D + DV),
+            "listed": self._places_of_a_list,
+            "held": B * self._table,
+        }
+
+    @property
+    def _places_of_a_list(self) -> sp.Expr:
+        """Keys that the kernel steps through for a query, seen or not."""
+        return K
 
     def backward(self) -> tuple[Phase, ...]:
         """Row sums, then one kernel; every query loads its keys, and adds to their gradients in fp32."""

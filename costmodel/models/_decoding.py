@@ -65,7 +65,8 @@ class SparseLatentCore(LatentCore):
         (whole,) = super().forward()
         seen = sp.Min(NKV, TOP)
         core = whole.at({NKV: seen})
-        return (replace(core, read=core.read + PLACE_BYTES * B * seen),)
+        sizes = {**core.sizes, "listed": TOP}
+        return (replace(core, read=core.read + PLACE_BYTES * B * seen, sizes=sizes),)
 
     def passed_over(self) -> sp.Expr:
         """Return the size of the latents and rotated keys that are not chosen [bytes]."""

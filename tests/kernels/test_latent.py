@@ -24,7 +24,7 @@ BARE = {
 }  # fmt: skip
 
 
-def estimate(device, constants=None, *, batch, heads, keys, kernel=None, kv_dtype=None, passing=0.0):
+def estimate(device, constants=None, *, batch, heads, keys, kernel=None, kv_dtype=None, passing=0.0, **lists):
     heads, batch, keys = (np.asarray(size, dtype=float) for size in (heads, batch, keys))
     return decode.seconds(
         device,
@@ -38,13 +38,16 @@ def estimate(device, constants=None, *, batch, heads, keys, kernel=None, kv_dtyp
         kernel=kernel,
         kv_dtype=kv_dtype,
         passing=passing,
+        **lists,
     )
 
 
-def plan(device, kernel, heads, keys=8192.0, kv_dtype="bf16"):
+def plan(device, kernel, heads, keys=8192.0, kv_dtype="bf16", listed=None):
+    batch, heads, keys = (np.array([size]) for size in (4.0, heads, keys))
     return cut.partition(
-        device, kernel, np.array([4.0]), np.array([heads]), np.array([keys]), "bf16", kv_dtype
-    )
+        device, kernel, batch=batch, heads=heads, keys=keys, width=np.array(WIDTH), dtype="bf16",
+        kv_dtype=kv_dtype, listed=None if listed is None else np.array([listed]),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -261,3 +264,71 @@ def test_libraries_go_by_architecture_and_by_name():
     assert cut.kernel_on(A100, "fa2") == "triton"  # it has no heads of 576 numbers
     slow, fast = (estimate(H200, batch=64, heads=128, keys=8192, kernel=k).seconds for k in ("triton", None))
     assert slow > 3 * fast
+
+
+@pytest.mark.parametrize(
+    ("device", "kv_dtype", "heads", "blocks"),
+    [
+        # ``prefill_padding`` of vLLM's flashmla_sparse.py: 64 heads on Hopper, 128 on Blackwell.
+        (H200, "bf16", 1, 1), (H200, "bf16", 64, 1), (H200, "bf16", 65, 2), (H200, "fp8", 8, 1),
+        (B200, "bf16", 17, 2), (B200, "bf16", 128, 2), (B200, "fp8", 8, 1), (B200, "fp8", 128, 2),
+    ],
+)  # fmt: skip
+def test_over_a_list_heads_are_filled_up_to_tiles_of_64(device, kv_dtype, heads, blocks):
+    found = plan(device, cut.kernel_on(device, None), float(heads), kv_dtype=kv_dtype, listed=2048.0)
+    assert (found.jobs / 4, found.rows) == (blocks, 64)
+    filled = blocks * 64
+    assert found.prepared == 1 + (filled > heads)
+
+
+def test_few_heads_over_a_list_are_trtllms_on_blackwell():
+    """``num_heads <= 16`` in vLLM's choice of sparse backends, for a cache of 16 bits."""
+    for heads, keys in ((16.0, 100.0), (17.0, 2048.0)):
+        assert plan(B200, "trtllm", heads, keys=100.0, listed=2048.0).keys == keys
+    both = cut.partition(
+        B200, "trtllm", batch=np.array([4.0]), heads=np.array([8.0, 32.0]), keys=np.array([100.0]),
+        width=np.array(WIDTH), listed=np.array([2048.0]), dtype="bf16", kv_dtype="bf16",
+    )  # fmt: skip
+    assert both.keys.tolist() == [100, 2048]
+    assert both.rows.tolist() == [16, 64]
+
+
+@pytest.mark.parametrize(
+    ("device", "kv_dtype"), [(H200, "bf16"), (H200, "fp8"), (B200, "bf16"), (B200, "fp8")]
+)
+def test_a_list_takes_as_long_if_few_of_its_places_are_filled(device, kv_dtype):
+    """Posted modules: 1,024 sequences of 2 to 512 positions take as long as ones of 2,048 and more."""
+    sizes = {"batch": 1024, "heads": 64, "kv_dtype": kv_dtype}
+    few, many = (estimate(device, **sizes, keys=keys, listed=2048.0).seconds for keys in (8, 2048))
+    assert 0.65 < few / many <= 1
+    assert few > 3 * estimate(device, **sizes, keys=8).seconds
+
+
+def test_a_token_with_a_cache_of_16_bits_is_one_thread_blocks_on_hopper():
+    """Posted modules: 1 to 128 tokens take as long as another, and 133 would take another wave."""
+    sizes = {"heads": 64, "keys": 2048, "listed": 2048.0}
+    one, all_, more = in_blocks(H200, batch=np.array([1, 132, 133]), **sizes)
+    assert [all_ / one, more / one] == pytest.approx([1, 2])
+    even = in_blocks(H200, batch=np.array([132, 133]), **sizes, kv_dtype="fp8")
+    assert even[1] / even[0] == pytest.approx(133 / 132, rel=1e-3)
+
+
+def test_keys_that_tokens_share_come_from_memory_once_and_again_from_l2():
+    tokens, top = 4096, 512
+    sizes = {"batch": tokens, "heads": 128, "keys": top, "listed": float(top)}
+    shared, own = (
+        estimate(B200, BARE, **sizes, passing=1e10, **held).terms for held in ({"held": float(tokens)}, {})
+    )
+    rows, keys = tokens * 128 * (WIDTH + 512) * 2, tokens * WIDTH * 2
+    assert shared["hbm"] == pytest.approx((rows + keys) / B200.hbm_bandwidth, rel=1e-3)
+    assert own["hbm"] == pytest.approx((rows + top * keys) / B200.hbm_bandwidth, rel=1e-3)
+    assert shared["l2"] == pytest.approx((top - 1) * keys / (64 * B200.units * B200.clock_hz), rel=1e-3)
+
+
+def test_a_pair_of_thread_blocks_widens_half_of_the_keys_each():
+    """FlashMLA's notes on its FP8 kernel: two thread blocks of 64 heads exchange what they widened."""
+    sizes = {"batch": 4096, "keys": 2048, "listed": 2048.0, "kv_dtype": "fp8"}
+    one, two = (in_blocks(H200, heads=heads, **sizes) for heads in (64, 128))
+    found = cut.LISTED["hopper"][1]
+    least = found.key_cycles + found.widen_cycles
+    assert two / one == pytest.approx(2 * (least - found.widen_cycles / 2) / least, rel=1e-2)

@@ -44,7 +44,11 @@ class Shape:
         self.gates = tokens * self.h * gates
         entries = self.dk * (self.dv + self.normalised)
         self.state = self.stat * self.b * self.h * entries
-        self.states = self.state * -(-self.n // self.c)
+        count = -(-self.n // self.c)
+        # flash-linear-attention, chunk_fwd_h: states in the format of the keys, backward in fp32.
+        self.states_back = self.state * count
+        narrow = name in ("retnet", "gla")
+        self.states = (self.w * self.b * self.h * entries if narrow else self.state) * count
         self.rows = self.stat * self.b * self.h * self.n
 
     @property
@@ -86,6 +90,11 @@ def core(x: Shape) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
     length = min(x.c, x.n)
     whole = chunks.kernels(count * length, length, x.dk, x.dv, x.decay, "bwd", **x.more)
     back = {**back, "state gradients": replace(back["state gradients"], depth=whole["state gradients"].depth)}
+    # Backward begins with the states again (chunk_simple_gla_bwd, _mamba_chunk_scan_combined_bwd); torch's
+    # autograd would keep them.
+    walked = there["states"]
+    if x.o["convention"] == "torch":
+        walked = replace(walked, matrix=0, keys=0)
     # formulas.md §4: Q, K, V, O once; each state written and read once; K and V again, from the cache.
     forward = (
         x.kernel(
@@ -125,21 +134,35 @@ def core(x: Shape) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
         )
     backward.append(
         x.kernel(
-            back["state gradients"],
+            walked,
             steps=count,
             blocks=heads,
-            read=x.queries + x.values + x.gates + rows,
-            write=x.states,
-            workspace=x.states,
+            read=x.queries + x.values + x.gates,
+            write=x.states_back,
+            workspace=x.states_back,
         )
     )
     backward.append(
         x.kernel(
+            back["state gradients"],
+            steps=count,
+            blocks=heads,
+            read=x.queries + x.values + rows,
+            write=x.states_back,
+            l2=x.gates,
+            workspace=x.states_back,
+        )
+    )
+    # One kernel for dQ and dK: Q, K, V, dO, the states and their gradients; one for dV, without V and states.
+    first, second = (2 * x.queries + 2 * x.values, 2 * x.queries + x.values + x.states_back)
+    backward.append(
+        x.kernel(
             back["operand gradients"],
             blocks=heads * count,
-            read=x.queries + x.values + 2 * x.states,
+            read=2 * x.states_back,
             write=2 * x.queries + x.values + x.gates,
-            l2=x.queries + x.values + x.gates + rows,
+            l2=first + second + x.gates + rows,
+            launches=2,
         )
     )
     return forward, tuple(backward)
@@ -177,7 +200,7 @@ def gated_linear(name: str, o: dict[str, Any], s: Sizes) -> Expected:
         weights=weights,
         outputs=x.values,
         updated=x.state if recurrent else 0,
-        kept=0 if recurrent else operands + x.states + divided,
+        kept=0 if recurrent else operands + divided,
         path=x.n if recurrent else -(-x.n // x.c),
         parameters=parameters,
     )
@@ -199,7 +222,7 @@ def _mamba_2(
     from .state_space import duality_cost  # noqa: PLC0415
 
     states, outputs = forward
-    ds, operands = backward
+    again, ds, operands = backward
     cost = duality_cost()
     later = max(2, 1 + log2_ceil(x.b * x.n))
     return (
@@ -208,6 +231,7 @@ def _mamba_2(
             _more(x, outputs, channel=cost.forward_channel, depth=1, read=weights),
         ),
         (
+            _more(x, again, channel=1, read=weights),
             _more(x, ds, channel=0, read=weights),
             _more(
                 x,
@@ -253,13 +277,13 @@ def feature_attention(name: str, o: dict[str, Any], s: Sizes) -> Expected:
     else:
         forward, backward = core(x)
     recurrent = o["form"] == "recurrent"
-    states = x.states if o["causal"] else w * heads * x.dk * (x.dv + 1)
+    state = 0 if o["causal"] else w * heads * x.dk * (x.dv + 1)
     return Expected(
         kernels=directed(o, (*mapping, *forward), (*backward, *unmapping)),
         inputs=raw + x.values,
         outputs=x.values,
         updated=x.state if recurrent else 0,
-        kept=0 if recurrent else raw + x.values + states + x.values + x.rows + mapped,
+        kept=0 if recurrent else raw + x.values + state + x.values + x.rows + mapped,
         path=(x.n if recurrent else -(-x.n // x.c)) if o["causal"] else 1,
     )
 

@@ -1,0 +1,65 @@
+"""Posted times of linear attention in chunks, gated delta nets and Mamba-2, and their predictions.
+
+The rows (``validation/posted/linear.csv``) are forward passes and training passes (``fwd+bwd``) of
+flash-linear-attention's kernels, as the Helion project timed them, and Mamba-2's of vLLM, whose kernels are
+mamba_ssm's (``mamba_ssm``) or one of a pull request (``fused``). Left out by rule: two shapes, 4 × 2,048
+tokens with 16 heads and 8 × 1,024 with 8, because their calls take as long as the host needs to launch them;
+and training passes of linear attention with heads of 256 on B200, which take 7 to 8 times as long as on H100
+(an artifact of Triton there, as their author thinks). ``linear_fitted.csv`` has the rows that two constants
+of `costmodel.kernels.scan` were fitted on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from costmodel.layers import Layer
+from costmodel.layers.gated_delta_net import GatedDeltaNet
+from costmodel.layers.gated_linear import GLA, Mamba2, RetNet
+from costmodel.predict import predict
+from costmodel.validation.residuals import errors
+
+FOLDER = Path(__file__).parent / "posted"
+#: Rows that constants are fitted on.
+FITTED = FOLDER / "linear_fitted.csv"
+#: Columns of a table.
+CELL = ["gpu", "op", "direction", "framework", "source"]
+#: Layers with the kernels of the posted operations. Linear attention without a map or a divisor has those of
+#: retention without its constant decay, and `simple_gla` has one gate per token and head besides.
+LAYERS: dict[str, type[Layer]] = {
+    "linear_attention": RetNet,
+    "retention": RetNet,
+    "simple_gla": RetNet,
+    "gla": GLA,
+    "gated_delta": GatedDeltaNet,
+    "mamba_2": Mamba2,
+}
+
+
+def judged() -> pd.DataFrame:
+    """Return the rows that nothing was fitted on, with predictions."""
+    return predicted(pd.read_csv(FOLDER / "linear.csv"))
+
+
+def predicted(told: pd.DataFrame) -> pd.DataFrame:
+    """Return posted rows with predictions: ``seconds``, ``lower_s`` [s], ``error`` [%]."""
+    cells = told.groupby(["gpu", "op", "direction", "dtype"], sort=True)
+    return pd.concat([_predicted(rows) for _, rows in cells], ignore_index=True)
+
+
+def _predicted(rows: pd.DataFrame) -> pd.DataFrame:
+    one = rows.iloc[0]
+    layer = LAYERS[one["op"]](dtype=one["dtype"], direction=one["direction"])
+    sizes = {
+        "batch": rows["batch"],
+        "seq": rows["seq"],
+        "heads": rows["heads_q"],
+        "head_dim": rows["head_dim"],
+    }
+    if one["op"] != "mamba_2":
+        sizes["value_dim"] = rows["head_dim"]
+    found = predict(layer, one["gpu"], {name: size.to_numpy() for name, size in sizes.items()})
+    error = errors(found.seconds, rows["latency_s"])
+    return rows.assign(seconds=found.seconds, lower_s=found.lower_s, error=error)
