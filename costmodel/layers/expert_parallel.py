@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import sympy as sp
 
-from costmodel.cost import Phase, Tensors
+from costmodel.cost import ONE, Phase, Tensors
 from costmodel.errors import CostmodelError, SizeError
 from costmodel.layers import _ffn
 from costmodel.layers._devices import NODE, P, exchange
@@ -26,8 +26,8 @@ class ExpertParallel(MoE):
 
     The k copies of a token are sent to their experts and back by two all-to-all exchanges forward and two
     backward, each of 2·k·d bytes per token in 16 bits, of which a share (p − 1)/p leaves the device. A device
-    receives as many copies as it sends, and runs them through its E/p experts. All counts are per device;
-    `batch` and `seq` describe one device's own tokens.
+    receives as many copies as it sends, and runs them through its E/p experts. One that has all experts, and
+    shares none, makes no copies. All counts are per device; `batch` and `seq` describe one device's tokens.
 
     Parameters
     ----------
@@ -80,9 +80,20 @@ class ExpertParallel(MoE):
             rows=self.cut * T * K / self.working, width=D, inner=F / self.cut, sets=self.working
         )
 
+    @property
+    def _sent(self) -> sp.Expr:
+        """1 if copies of tokens are sent, each as a row of its own; 0 if a device has whole experts alone."""
+        return sp.Min(1, P - 1) if self.cut == 1 else ONE
+
     def _gathered(self, phase: Phase) -> Phase:
-        """Return the product unchanged: each copy of a token has arrived as a row of its own."""
-        return phase
+        """Return a product that reads each copy of a token as a row of its own, unless none is sent."""
+        gathers = super()._gathered(phase)
+        alone = 1 - self._sent
+        return replace(
+            phase,
+            read=phase.read + alone * (gathers.read - phase.read),
+            l2=phase.l2 + alone * (gathers.l2 - phase.l2),
+        )
 
     def _in_one_kernel(self, phase: Phase, **_: bool) -> Phase:
         """Return the product unchanged: what arrives is sorted, and a library's grouped product serves."""
@@ -122,6 +133,7 @@ class ExpertParallel(MoE):
             extra_read=self._choices,
             workspace=copies,
         )
+        ordered = replace(ordered, repeats=self._sent)
         return self._with_exchanges(
             (router, choice, ordered, *rest), "dispatch all-to-all", "combine all-to-all"
         )
@@ -144,8 +156,8 @@ class ExpertParallel(MoE):
         )
 
     def kept(self) -> sp.Expr:
-        """What a mixture of experts keeps, and the copies that the devices sharing an expert gathered."""
-        return super().kept() + self.bytes * self.cut * T * K * D
+        """What a mixture of experts keeps, and the copies that have arrived from other devices."""
+        return super().kept() + self._sent * self.bytes * self.cut * T * K * D
 
     def parameters(self) -> sp.Expr:
         """The router, the shared experts, and one device's part of the other experts."""

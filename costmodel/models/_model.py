@@ -203,15 +203,21 @@ class Model(Layer):
     def _layer(self, part: Part) -> Layer:
         return dataclasses.replace(part.layer, convention=self.convention)
 
+    def _directed(self, part: Part) -> Layer:
+        """Return a part's layer in the model's direction: forward, some run other kernels in training."""
+        layer = self._layer(part)
+        known = self.direction in layer.directions
+        return dataclasses.replace(layer, direction=self.direction) if known else layer
+
     def forward(self) -> tuple[Phase, ...]:
         """Return each part's forward kernels, in order."""
-        return tuple(part.phase(phase) for part in self.parts for phase in self._layer(part).forward())
+        return tuple(part.phase(phase) for part in self.parts for phase in self._directed(part).forward())
 
     def backward(self) -> tuple[Phase, ...]:
         """Return recomputed kernels; each part's backward kernels, the last part first; then the updates."""
         again = tuple(part for stack in self.again for part in stack)
-        first = of_forward(part.phase(p) for part in again for p in self._layer(part).forward())
-        back = (part.phase(p) for part in reversed(self.parts) for p in self._layer(part).backward())
+        first = of_forward(part.phase(p) for part in again for p in self._directed(part).forward())
+        back = (part.phase(p) for part in reversed(self.parts) for p in self._directed(part).backward())
         updates = of_forward(part.phase(p) for part in self.updates for p in self._layer(part).forward())
         return (*first, *back, *updates)
 

@@ -119,6 +119,11 @@ DUAL_FIELDS = {
 }
 
 
+#: How devices divide Mamba-2: by heads, and by the groups of heads that share B and C. Megatron-LM wants as
+#: many groups as devices; vLLM also replicates a single group, whose norm then adds its squares over devices.
+DUAL_CUT = {"ssm_heads": "heads of Mamba-2", "groups": "groups of Mamba-2"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dual:
     """Sizes and traits of Mamba-2's layer.

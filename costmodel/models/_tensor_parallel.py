@@ -3,12 +3,14 @@
 Divided are heads, inner widths (an expert's too) and the rows of the vocabulary's tables; everything else is
 replicated. Products come in pairs, the first divided by columns and the second by rows, and what each pair
 adds to the residual stream is summed over the devices (Shoeybi et al., arXiv 1909.08053, §3). If there are
-fewer key heads than devices, key heads are replicated, as in vLLM and Megatron.
+fewer key heads than devices, key heads are replicated, as in vLLM and Megatron; so is a single group of
+Mamba-2, as in vLLM.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -27,8 +29,9 @@ if TYPE_CHECKING:
 
 #: Widths of experts; training may distribute them otherwise, here they are divided like any other width.
 EXPERTS = {"d_expert": "an expert's width", "d_shared": "the shared expert's width"}
-#: The field that may be smaller than the number of devices: each device then has one.
-COPIED = "kv_heads"
+#: Fields that may be smaller than the number of devices: each device then has one. Each has the largest size
+#: at which it may.
+COPIED = {"kv_heads": math.inf, "groups": 1}
 #: Largest number of devices that an error suggests.
 MOST = 64
 
@@ -57,7 +60,8 @@ def _odd(family: Family, fields: Fields, devices: int) -> str:
     """Return what does not divide evenly, with its size; empty if everything does."""
     for field, what in _cut(family, fields).items():
         whole = getattr(fields, field)
-        if whole % devices and not (field == COPIED and devices % whole == 0):
+        copied = devices % whole == 0 and whole <= COPIED.get(field, 0)
+        if whole % devices and not copied:
             return f"{what} ({whole})"
     return ""
 
@@ -76,7 +80,8 @@ def shared(family: Family, fields: Fields, use: Use, devices: int) -> Iterator[P
 
 def _cut(family: Family, fields: Fields) -> dict[str, str]:
     """Return the fields that are divided, with their descriptions."""
-    return {name: what for name, what in {**family.cut, **EXPERTS}.items() if getattr(fields, name, 0)}
+    cut = {**family.cut, **(EXPERTS if getattr(fields, "experts", 0) else {})}
+    return {name: what for name, what in cut.items() if getattr(fields, name, 0)}
 
 
 def _summed(whole: tuple[Part, ...], cut: tuple[Part, ...], width: int, devices: int) -> Iterator[Part]:

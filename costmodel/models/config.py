@@ -24,7 +24,9 @@ from costmodel.models.families import by_type
 #: Folder of the models that come with the package.
 CATALOGUE = Path(__file__).parent / "catalogue"
 #: The longest sequence that a model is made for [tokens].
-CONTEXT = _fields.Field(("max_position_embeddings", "n_positions", "context_length", "max_seq_len"), None)
+CONTEXT = _fields.Field(
+    ("max_position_embeddings", "n_positions", "context_length", "max_seq_len", "model_max_length"), None
+)
 #: Keys of an entry of the catalogue.
 ENTRY = {"name", "title", "sources", "figures", "parameters"}
 

@@ -4,12 +4,13 @@ Products with weights come in pairs, the first divided by columns and the second
 devices (Shoeybi et al., arXiv 1909.08053, §3); the heads between them, and the channels of recurrences and
 scans, are divided too. Between the pairs, devices divide the positions (Korthikanti et al., arXiv 2205.05198,
 §4.2.2): norms, residual sums, and all parts without a divided field, whose weights are replicated (shared
-experts, RWKV's second receptance). What is gathered is not kept: backward gathers it again (ibid.). Each
-device sends the tokens of its own positions to the experts, which are spread over their own number of
-devices, and each of which is whole or divided over a further number (Liu et al., arXiv 2504.14960, §3:
-folded). Products that make the latents of queries and keys, and RWKV's mixing with the previous token, are
-replicated and see all positions. Mamba's Δ, B and C are computed from all channels, hence summed over the
-devices in both passes. A decoder gathers its encoder's output in each layer.
+experts, RWKV's second receptance, the last product of Zamba2's block). What is gathered is not kept: backward
+gathers it again (ibid.). Each device sends the tokens of its own positions to the experts, which are spread
+over their own number of devices, and each of which is whole or divided over a further number (Liu et al.,
+arXiv 2504.14960, §3: folded). Products that make the latents of queries and keys, or an adapter's numbers of
+low rank, and RWKV's mixing with the previous token, are replicated and see all positions. Mamba's Δ, B and C
+are computed from all channels, hence summed over the devices in both passes. Mamba-2's come with its heads
+and groups. A decoder gathers its encoder's output in each layer.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from typing import TypeAlias
 
 import sympy as sp
 
@@ -34,8 +36,14 @@ from costmodel.models.architecture import Architecture
 from costmodel.models.stack import Stack, again
 from costmodel.symbols import ceil_div
 
+#: What stands before and between a model's stacks of layers, and what stands after them.
+Ends: TypeAlias = tuple[tuple[Part, ...], tuple[Part, ...]]
 #: Parts with nothing to divide, which each device computes for its own positions.
-OWN = ("shared expert", "shared expert gate", "channel receptance")
+OWN = (
+    *("shared expert", "shared expert gate", "channel receptance"),
+    "zero experts' scores",
+    *("input beside embedding", "block norm", "block output projection"),
+)
 
 
 @dataclass(frozen=True)
@@ -113,6 +121,59 @@ def kinds(
     return tuple(found)
 
 
+def around_layers(architecture: Architecture, *, dtype: str, attention: str = "tiled") -> Ends:
+    """Return the parts before and between a model's stacks of layers, and those after them.
+
+    Parameters
+    ----------
+    architecture, dtype, attention
+        See `kinds`.
+    """
+    items = list(architecture.family.parts(architecture.fields, Use("training", dtype, attention)))
+    last = max(i for i, item in enumerate(items) if isinstance(item, Stack))
+    before = tuple(item for item in items[:last] if isinstance(item, Part))
+    return before, tuple(item for item in items[last:] if isinstance(item, Part))
+
+
+@lru_cache(maxsize=64)
+def ends(parts: Ends, *, dtype: str, tensor: int) -> tuple[Model, Model]:
+    """Return both ends of a model, forward and backward, as each of the devices that share it runs them.
+
+    Tables of words are divided by rows (Shoeybi et al., §3), everything else by positions. What the devices
+    exchange there is left out.
+
+    Parameters
+    ----------
+    parts : Ends
+        The parts of both ends; see `around_layers`.
+    dtype : str
+        Format of weights and activations.
+    tensor : int
+        Number of devices.
+    """
+    first, last = (
+        _model(Stack(tuple(_of_end(part, tensor) for part in end), sp.Integer(1)), dtype, "fwd+bwd")
+        for end in parts
+    )
+    return first, last
+
+
+def _of_end(part: Part, tensor: int) -> Part:
+    """Return a part of an end with a device's rows of its table, or else with its positions."""
+    sizes = dict(part.sizes)
+    if "vocab" in sizes:
+        sizes["vocab"] = ceil_div(sizes["vocab"], sp.Integer(tensor))
+    else:
+        sizes = _of_own_positions(sizes, tensor)
+    return dataclasses.replace(part, sizes=tuple(sizes.items()))
+
+
+def _of_own_positions(sizes: Mapping[str, sp.Expr], tensor: int) -> dict[str, sp.Expr]:
+    """Return a part's sizes for one device's share of the positions."""
+    own = {} if tensor == 1 else {length: ceil_div(length, sp.Integer(tensor)) for length in (N, S)}
+    return {name: value.xreplace(own) for name, value in sizes.items()}
+
+
 def _spread(layer: Stack) -> sp.Expr:
     """Return the parameters of a layer's experts on each of the devices they are spread over."""
     layers = ((part, part.layer) for part in layer.layer)
@@ -152,9 +213,8 @@ class _Sharing:
             arrived = False
             if self._of_positions(part, before) == gathered:
                 gathered = arrived = not gathered
-                yield self._exchange(
-                    part, "all-gather" if gathered else "reduce-scatter", B * length, self.width
-                )
+                how, width = ("all-gather", self._read(part)) if gathered else ("reduce-scatter", self.width)
+                yield self._exchange(part, how, B * length, width)
             if _length(part) != length:
                 arrived = True
                 yield self._exchange(part, "all-gather", B * _length(part), self.width)
@@ -167,6 +227,10 @@ class _Sharing:
             if part.name in SUMMED:
                 sizes = dict(part.sizes)
                 yield self._exchange(part, "all-reduce", sizes["m"], sizes["n"])
+
+    def _read(self, part: Part) -> sp.Expr | int:
+        """Return the width of what a part reads: of a product its inner size, else the layer's width."""
+        return dict(part.sizes)["k"] if part.layer.name == "matmul" else self.width
 
     def _keeping_own(self, part: Part) -> Part:
         """Return a part that keeps for backward only its own positions of a gathered input, if any at all."""
@@ -182,9 +246,7 @@ class _Sharing:
 
     def _sliced(self, part: Part) -> Part:
         """Return a part for one device's positions, with the experts of a mixture spread over devices."""
-        whole = self.tensor == 1
-        own = {} if whole else {length: ceil_div(length, sp.Integer(self.tensor)) for length in (N, S)}
-        sizes = {name: value.xreplace(own) for name, value in part.sizes}
+        sizes = _of_own_positions(dict(part.sizes), self.tensor)
         if part.layer.name != "moe":
             return dataclasses.replace(part, sizes=tuple(sizes.items()))
         layer = ExpertParallel(**part.layer.options, cut=self.expert_tensor)

@@ -9,9 +9,10 @@ from costmodel.arguments import typed
 from costmodel.dtypes import dtype as find_dtype
 from costmodel.errors import unknown_name
 from costmodel.evaluate import as_whole
-from costmodel.layers import Layer, get
 from costmodel.layers.megatron import ATTENTION
-from costmodel.models.shares import Kind
+from costmodel.models._blocks import Use, embedding, logits, with_extra
+from costmodel.models._model import Model
+from costmodel.models.shares import Ends, Kind, ends
 from costmodel.symbols import GLOSSARY
 
 
@@ -125,10 +126,24 @@ class LanguageModel:
         """Return the tensor-parallel sizes, up to `most`, that divide the layer evenly."""
         return [n for n in range(1, most + 1) if all(whole % n == 0 for whole in self.divided.values())]
 
-    def head(self) -> Layer:
-        """Return the product with the vocabulary and its loss, forward and backward."""
-        return get("logits")(dtype=self.around, direction="fwd+bwd", head="cross-entropy")  # type: ignore[call-arg]
+    def around_layers(self) -> Ends:
+        """Return the parts before the layers, and those after them."""
+        use = Use("training", self.dtype)
+        table, scores = (
+            with_extra(part, self.projected)
+            for part in (
+                embedding(use, self.vocab, self.table_width, tied=self.tied),
+                logits(use, self.vocab, self.table_width),
+            )
+        )
+        return (table,), (scores,)
 
-    def ends(self) -> Layer:
-        """Return the embedding, forward and backward."""
-        return get("embedding")(dtype=self.around, direction="fwd+bwd")
+    def ends(self, tensor: int) -> tuple[Model, Model]:
+        """Return what stands before the layers, and what stands after them, as one device runs it.
+
+        Parameters
+        ----------
+        tensor : int
+            Number of devices that share the tables of words.
+        """
+        return ends(self.around_layers(), dtype=self.dtype, tensor=tensor)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from costmodel.arguments import typed
 from costmodel.errors import UnavailableError
 from costmodel.models import Architecture
-from costmodel.models.shares import Kind, kinds
+from costmodel.models.shares import Ends, Kind, around_layers, kinds
 from costmodel.parallel.language_model import LanguageModel
 from costmodel.parallel.transformer import Transformer
 
@@ -80,6 +80,7 @@ class Layered(LanguageModel):
             num_layers=sum(kind.count for kind in found),
             d_model=c.d_model,
             vocab=c.vocab,
+            embedded=getattr(c, "embedded", None),
             tied=getattr(c, "tied", True),
             attention=attention,
             dtype=dtype,
@@ -96,6 +97,10 @@ class Layered(LanguageModel):
         """Return the kinds of layers, one device's share of each, in their order."""
         how = {"dtype": self.dtype, "attention": self.attention, "expert_tensor": expert_tensor}
         return kinds(self.architecture, tensor=tensor, node=node, **how)
+
+    def around_layers(self) -> Ends:
+        """Return the parts before and between the stacks of layers, and those after them."""
+        return around_layers(self.architecture, dtype=self.dtype, attention=self.attention)
 
 
 @typed

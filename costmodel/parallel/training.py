@@ -11,21 +11,22 @@ number of copies of an expert is that of the devices with the layer over those t
 over; all other parameters have as many copies as the layout. Of weights and gradients that ZeRO shards,
 one layer's are complete while it is computed.
 
-Left out: biases and position tables, the time of a narrower embedding's projections, the start of the
-pipeline's first receive, the exchange of a tied table's gradients between the first and the last stage,
-exchanges between the devices that share the vocabulary tables (an all-reduce of a micro-batch's positions
-at each end: 0.1 to 0.6 % of Megatron-LM's published iterations), temporary buffers of kernels and
-collectives, failures, and reading the data.
+Left out: of `Transformer`, biases, position tables, the last norm, and the time of a narrower embedding's
+projections; the start of the pipeline's first receive, the exchange of a tied table's gradients between the
+first and the last stage, exchanges between the devices that share the vocabulary tables (an all-reduce of a
+micro-batch's positions at each end: 0.1 to 0.6 % of Megatron-LM's published iterations), temporary buffers
+of kernels and collectives, failures, and reading the data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from costmodel.arguments import typed
 from costmodel.dtypes import dtype as parse_dtype
@@ -167,7 +168,7 @@ class Training:
     def _groups(self) -> tuple[Group, ...]:
         """The parameters of a device, grouped by their number of copies."""
         n, node = self._numbers, self.cluster.per_node
-        numbers = self._stages.parameters() + self._table_parameters()
+        numbers = self._stages.parameters() + self._end_parameters
         if not self.model.experts:
             return (Group(numbers, n.data, node / n.tensor),)
         experts, copies = self._stages.experts(), self._stages.expert_copies
@@ -176,13 +177,20 @@ class Training:
             Group(experts, copies, node / (n.expert * n.expert_tensor)),
         )
 
-    def _table_parameters(self) -> Array:
-        """Return the parameters of embedding and logits: in a single stage, two tables unless tied."""
-        n = self._numbers
-        tables = np.where((n.pipeline == 1) & (not self.model.tied), 2.0, 1.0)
-        ends = np.where(n.pipeline == 1, 2.0, 1.0)
-        numbers = tables * self.model.vocab * self.model.table_width + ends * self.model.projected
-        return np.asarray(numbers / n.tensor)
+    @cached_property
+    def _end_parameters(self) -> Array:
+        """Parameters of both ends if they are in one stage, else of the larger one."""
+        first, last = (self._of_end(which, lambda end, _: float(end.parameters())) for which in (0, 1))
+        return np.where(self._numbers.pipeline == 1, first + last, np.maximum(first, last))
+
+    def _of_end(self, which: int, measure: Callable[[Layer, Array], ArrayLike]) -> Array:
+        """Return `measure` of what stands before (0) or after (1) the layers, and of its micro-batches."""
+        unique, restored = distinct(self._numbers.tensor, self._numbers.micro_batch)
+        found = np.empty(unique.shape[1])
+        for tensor in np.unique(unique[0]):
+            rows = unique[0] == tensor
+            found[rows] = measure(self.model.ends(int(tensor))[which], unique[1, rows])
+        return restored(found)
 
     # -- time ------------------------------------------------------------------------------
 
@@ -223,16 +231,16 @@ class Training:
         return np.asarray(self.micro_batches * self._stages.sent())
 
     def _head(self) -> Array:
-        """Return the time that logits, loss and embedding add per micro-batch [s]."""
-        logits = self._end_seconds(self.model.head(), self.seq)
-        embedding = self._end_seconds(self.model.ends(), self._positions)
-        # If both ends are in one stage, their times add; if not, the pipeline waits for the later stage.
-        return logits + np.where(self._numbers.pipeline == 1, embedding, 0.0)
+        """Return the time that embedding, last norm, logits and loss add per micro-batch [s]."""
+        sizes = {"seq": self.seq, "seq_kv": self._encoded}
 
-    def _end_seconds(self, end: Layer, seq: float) -> Array:
-        (tensor, micro_batch), restored = distinct(self._numbers.tensor, self._numbers.micro_batch)
-        sizes = {"batch": micro_batch, "vocab": np.ceil(self.model.vocab / tensor)}
-        return restored(self._seconds(end, **sizes, seq=seq, d_model=self.model.table_width))
+        def seconds(end: Layer, micro_batch: Array) -> Array:
+            step = {"batch": micro_batch, **sizes}
+            return self._seconds(end, **{name: step[name] for name in end.required})
+
+        before, after = (self._of_end(which, seconds) for which in (0, 1))
+        # If both ends are in one stage, their times add; if not, the pipeline waits for the later stage.
+        return after + np.where(self._numbers.pipeline == 1, before, 0.0)
 
     def _sends(self) -> Array:
         """Return the time of passing a micro-batch on in both passes, at every part of a stage [s]."""
@@ -287,10 +295,10 @@ class Training:
         }
 
     def _weights(self) -> Array:
-        """Return the size of the weights; the tables of words have the format around the products [bytes]."""
+        """Return the size of the weights; those of both ends have the format around the products [bytes]."""
         copies = self._numbers.data if self.layout.zero >= 3 else 1.0
         wider = self._result_bytes - self._weight_bytes
-        return self._weight_bytes * self._held(3) + wider * self._table_parameters() / copies
+        return self._weight_bytes * self._held(3) + wider * self._end_parameters / copies
 
     def _gathered_bytes(self) -> Array:
         """Return the temporarily unsharded part of what copies shard: one layer, or one table [bytes].

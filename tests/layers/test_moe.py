@@ -69,6 +69,14 @@ def test_training_and_other_processors_use_a_librarys_product():
     assert gpu.count("experts") == 2
 
 
+@pytest.mark.parametrize("shared", [0, 1])
+def test_experts_on_one_device_are_the_mixture_in_training(shared):
+    """No copy of a token is sent, so none is made: the product gathers tokens as it reads them."""
+    options = {"direction": "fwd+bwd", "shared": shared}
+    alone = cm.evaluate(get("expert-parallel")(**options), **SIZES, devices=1)
+    assert alone == {**cm.evaluate(get("moe")(**options), **SIZES), "link_bytes": 0}
+
+
 def test_predictions_have_an_interval_wider_where_nothing_was_fitted():
     def width(device):
         found = predicted(router=False, device=device, seq=4096)

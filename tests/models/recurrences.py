@@ -57,13 +57,19 @@ RECURRENT = {
     "qwen3_next": {**DELTA, **SHARED},
     "qwen3_5_text": DELTA,
     "qwen3_5_moe_text": {**DELTA, **SHARED},
+    "kimi_linear": {
+        **GATED, "num_hidden_layers": 6, "num_key_value_heads": 4, "kv_lora_rank": 16, "qk_nope_head_dim": 8,
+        "qk_rope_head_dim": 4, "v_head_dim": 8, "num_experts": 4, "num_experts_per_token": 2,
+        "moe_intermediate_size": 32, "num_shared_experts": 2, "linear_num_heads": 3, "linear_head_dim": 20,
+        "pad_token_id": 0,
+    },
     "olmo_hybrid": {
         **GATED, "num_hidden_layers": 4, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
         "linear_key_head_dim": 12, "linear_value_head_dim": 16, "pad_token_id": 0,
     },
 }  # fmt: skip
 #: Positions of a sequence that a fallback's chunks divide; 40 for the others.
-LENGTHS = dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid"), 128)
+LENGTHS = dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid", "kimi_linear"), 128)
 
 
 def convolved(batch, channels, kernel):
@@ -97,6 +103,14 @@ def by_delta_rules(batch, seq, keys, values, width, value_width):
     return repeated - solved + convolved(batch, 2 * keys * width + values * value_width, 4)
 
 
+def by_decays_of_channels(batch, seq, heads, width):
+    """Return what torch counts more, or less, for Kimi's delta attention, in chunks of 64.
+
+    Weighted by the decays, KKᵀ and QKᵀ are sums there and no products.
+    """
+    return convolved(batch, 3 * heads * width, 4) - 4 * batch * seq * 64 * width * heads
+
+
 #: FLOPs of a forward pass that torch counts and that the kernels do not have, of `batch` and `seq`.
 FALLBACKS = {
     "mamba": lambda b, n: 3 * scanned(b, n, 128, 8),
@@ -115,5 +129,6 @@ FALLBACKS = {
         ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"),
         lambda b, n: 3 * by_delta_rules(b, n, 2, 4, 16, 16),
     ),
+    "kimi_linear": lambda b, n: 5 * by_decays_of_channels(b, n, 3, 20),
     "olmo_hybrid": lambda b, n: 3 * by_delta_rules(b, n, 2, 4, 12, 16),
 }

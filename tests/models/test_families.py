@@ -3,6 +3,7 @@
 import pytest
 import sympy as sp
 from configurations import CLASSIC, FAMILIES, GATED, figures
+from recurrences import RECURRENT
 
 from costmodel import evaluate, predict
 from costmodel.errors import CostmodelError
@@ -156,6 +157,31 @@ def test_values_that_change_the_computation_and_are_unknown_are_refused(kind, sa
 def test_the_activation_is_the_one_that_a_configuration_states(kind, said, function):
     parts = of(kind, **said).prefill().parts
     assert {p.layer.options["activation"] for p in parts if "activation" in p.layer.options} == {function}
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [
+        *((kind, "hidden_act") for kind in ("bamba", "jamba", "granitemoehybrid", "falcon_h1", "zamba2")),
+        *((kind, "hidden_act") for kind in ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid")),
+        ("kimi_linear", "hidden_act"),
+        ("recurrent_gemma", "hidden_activation"),
+        ("nemotron_h", "mlp_hidden_act"),
+    ],
+)
+def test_the_activation_of_hybrids_is_the_one_that_a_configuration_states(kind, key):
+    figures = {"model_type": kind, **RECURRENT[kind]}
+    parts = from_config({**figures, key: "relu"}).prefill().parts
+    assert {p.layer.options["activation"] for p in parts if "activation" in p.layer.options} == {"relu"}
+    with pytest.raises(CostmodelError, match="unknown activation 'mish'"):
+        _ = from_config({**figures, key: "mish"}).parameters
+
+
+@pytest.mark.parametrize("kind", ["lfm2", "lfm2_moe"])
+def test_lfm2_has_silu_whatever_a_configuration_states(kind):
+    """Its code calls SiLU by name and reads no key (transformers, modeling_lfm2.py)."""
+    parts = from_config({"model_type": kind, **RECURRENT[kind], "hidden_act": "gelu"}).prefill().parts
+    assert {p.layer.options["activation"] for p in parts if "activation" in p.layer.options} == {"silu"}
 
 
 # -- heads of keys and values ------------------------------------------------------------------

@@ -298,12 +298,16 @@ def test_states_of_a_delta_rule_are_as_wide_as_keys_and_values():
 
 
 def test_active_parameters_of_mixtures_are_as_published():
-    """Weights that one token meets: 12.9B in Mixtral, 37B in DeepSeek-V3, 32.6B in Kimi K2 (their papers)."""
+    """Weights that one token meets: 12.9B in Mixtral, 37B in DeepSeek-V3, 32.6B in Kimi K2 (their papers).
+
+    17B in Qwen3.5 397B by its card, whose digits allow for 17.5.
+    """
     for name, active in (
         ("mixtral-8x7b", 12.9e9),
         ("deepseek-v3", 37e9),
         ("qwen3-30b-a3b", 3.3e9),
         ("kimi-k2", 32.6e9),
+        ("qwen3.5-397b-a17b", 17e9),
     ):
         decode = load(name).decode()
         weights = at(decode.tensors().weights, batch=1, seq_kv=1) / 2
@@ -362,6 +366,7 @@ HYBRIDS = {
     "falcon-h1-7b": (44 * 2 * 2 * 128 * 2, 44 * (4 * 3072 * 256 + 2 * 3 * (3072 + 2 * 256))),
     "lfm2-8b-a1b": (6 * 2 * 8 * 64 * 2, 18 * 2 * 2 * 2048),
     "zamba2-7b": (13 * 2 * 7168 * 2, 81 * (4 * 7168 * 64 + 2 * 3 * (7168 + 4 * 64))),
+    "kimi-linear-48b-a3b": (7 * (512 + 64) * 2, 20 * (4 * 4096 * 128 + 2 * 3 * 3 * 4096)),  # latents
     "nemotron-3-nano-30b-a3b": (6 * 2 * 2 * 128 * 2, 23 * (4 * 4096 * 128 + 2 * 3 * (4096 + 16 * 128))),
 }
 
@@ -396,11 +401,33 @@ DUAL = {"mamba_n_heads": 8, "mamba_d_state": 16}
             {"hybrid_override_pattern": "M-", "mlp_hidden_act": "mish"},
             "unknown activation 'mish'",
         ),
+        ("kimi_linear", {"layer_types": ["mamba"] * 6}, "entry 'mamba' of layer_types"),
+        ("kimi_linear", {"mla_use_nope": False}, "mla_use_nope should be True, got False"),
+        (
+            "kimi_linear",
+            {"linear_attn_config": {"full_attn_layers": [3], "kda_layers": [1, 2, 4, 5]}},
+            r"should have each of the layers 1 to 6 once, got \[3\] and \[1, 2, 4, 5\]",
+        ),
+        ("kimi_linear", {"linear_attn_config": {"num_heads": 0}}, "num_heads should be a whole number"),
     ],
 )
 def test_impossible_configurations_of_hybrids_are_refused(kind, said, message):
     with pytest.raises(CostmodelError, match=message):
         _ = from_config({"model_type": kind, **GATED, **DUAL, **said}).parameters
+
+
+def test_the_published_configuration_of_kimi_linear_means_what_hugging_faces_does():
+    """It counts layers from 1, and has the sizes of delta attention in a mapping of their own."""
+    sizes = {**GATED, "kv_lora_rank": 16, "num_experts": 4}
+    mapping = {"full_attn_layers": [3, 5], "kda_layers": [1, 2, 4, 6], "num_heads": 3, "head_dim": 20}
+    types = ["full_attention" if i in (3, 5) else "linear_attention" for i in range(1, 7)]
+    own = {"layer_types": types, "linear_num_heads": 3, "linear_head_dim": 20}
+    published, saved = (
+        from_config({"model_type": "kimi_linear", **sizes, **said})
+        for said in ({"linear_attn_config": {**mapping, "short_conv_kernel_size": 4}}, own)
+    )
+    assert published.decode("bf16").parts == saved.decode("bf16").parts
+    assert {part.name: part.repeats for part in saved.decode().parts}["delta rule"] == 4
 
 
 @pytest.mark.parametrize("tokens", [100, 2048, 10**6])

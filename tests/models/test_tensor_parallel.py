@@ -35,7 +35,78 @@ def test_each_layer_has_two_all_reduces_and_the_embedding_one(name):
         assert (sums.repeats, sizes["m"], sizes["n"]) == (2 * layers + 1, tokens, width)
 
 
-@pytest.mark.parametrize("name", ["llama-2-70b", "llama-3-8b", "gpt2", "t5-small", "xlstm-7b", "lfm2-1.2b"])
+#: All-reduces of a row of the model's width, counted in the modules that vLLM divides by rows.
+SUMS = {
+    "codestral-mamba-7b": 64,  # a mixer in each layer
+    "nemotron-nano-9b-v2": 56,  # mixer, attention or feed-forward layer
+    "nemotron-3-nano-30b-a3b": 52,  # or experts with the shared one, whose results are added first
+    "bamba-9b": 32 * 2,  # mixer or attention; feed-forward layer
+    "granite-4.0-h-small": 40 * 2,
+    "falcon-h1-34b": 72 * 3,  # mixer, attention and feed-forward layer
+    "zamba2-7b": 81 + 13 * 2,  # a mixer in each layer; attention and feed-forward layer of 13 shared blocks
+    "kimi-linear-48b-a3b": 27 * 2,  # delta or latent attention; feed-forward layer or experts
+    "longcat-flash": 28 * 5,  # two attentions and feed-forward layers, and the experts
+}
+
+
+@pytest.mark.parametrize(("name", "sums"), SUMS.items())
+def test_each_divided_mixer_and_feed_forward_layer_has_one_all_reduce(name, sums):
+    whole = load(name)
+    for model in uses(whole.tensor_parallel(2)):
+        wide = [p for p in exchanges(model) if dict(p.sizes)["n"] == whole.fields.d_model]
+        assert [(p.layer.collective, p.repeats) for p in wide] == [("all-reduce", sums + 1)]
+
+
+def mamba2(groups, **more):
+    small = {
+        "vocab_size": 1024,
+        "hidden_size": 512,
+        "num_hidden_layers": 3,
+        "num_heads": 16,
+        "state_size": 64,
+    }
+    return from_config({"model_type": "mamba2", **small, "n_groups": groups, **more})
+
+
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_devices_with_a_group_each_do_the_work_of_a_model_with_as_many_groups(devices):
+    """A single group is replicated: like a model with one more B and C for each further device.
+
+    Norms before the layers and the last one are not divided. The gated norm has one gain per channel,
+    however many groups it norms by.
+    """
+    one, many = mamba2(1), mamba2(devices)
+    share = one.tensor_parallel(devices)
+    norms = (3 + 1) * 512
+    assert devices * (share.parameters - norms) == many.parameters - norms
+    for alone, together in zip(uses(share), uses(many), strict=True):
+        assert devices * counts(alone)["matrix_flops"] == counts(together)["matrix_flops"]
+    assert devices * share.cache_bytes() == many.cache_bytes()
+
+
+def test_groups_are_divided_among_devices_if_there_are_enough():
+    whole = mamba2(8)
+    for devices in (2, 4, 8):
+        share = whole.tensor_parallel(devices)
+        assert devices * (share.parameters - 4 * 512) == whole.parameters - 4 * 512
+        for one, part in zip(uses(whole), uses(share), strict=True):
+            assert devices * counts(part)["matrix_flops"] == counts(one)["matrix_flops"]
+
+
+def test_only_the_norm_of_a_group_that_devices_share_is_summed():
+    """vLLM's gated norm sums one number per token over the devices if there is a single group."""
+    for groups, sums in ((1, [3]), (8, [])):
+        for model in uses(mamba2(groups).tensor_parallel(4)):
+            assert [p.repeats for p in exchanges(model) if dict(p.sizes)["n"] == 1] == sums
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("llama-2-70b", "llama-3-8b", "gpt2", "t5-small", "xlstm-7b", "lfm2-1.2b"),
+        *("codestral-mamba-7b", "nemotron-nano-9b-v2"),
+    ],
+)
 @pytest.mark.parametrize("devices", [2, 4])
 def test_the_devices_together_do_the_models_work_and_hold_its_parameters(name, devices):
     whole = load(name)
@@ -92,6 +163,17 @@ def test_times_are_at_most_60_percent_above_gpt_fasts_fused_kernels(name, device
     assert 1.0 < p.seconds * measured < 1.6
 
 
+def test_widths_of_experts_that_no_layer_has_are_no_obstacle():
+    """A Nemotron-H without experts has the width of the class's, 7,688, which 16 does not divide."""
+    layers = {"num_hidden_layers": 2, "hybrid_override_pattern": "M-", "intermediate_size": 1024}
+    heads = {"mamba_num_heads": 32, "num_attention_heads": 16, "num_key_value_heads": 16, "n_groups": 16}
+    whole = from_config(
+        {"model_type": "nemotron_h", "vocab_size": 1024, "hidden_size": 512, **layers, **heads}
+    )
+    assert whole.fields.experts == 0
+    assert whole.tensor_parallel(16).parameters < whole.parameters / 15
+
+
 def test_twice_the_devices_are_faster_by_less_than_two():
     whole = load("llama-2-70b")
     times = np.array(
@@ -116,6 +198,9 @@ def test_one_device_runs_the_unchanged_model(name):
     [
         ("gpt2-xl", 2, SizeError, r"heads \(25\) do not divide evenly among 2 devices; 1, 5, 25 would"),
         ("llama-3-8b", 3, SizeError, "1, 2, 4, 8, 16, 32 would"),
+        ("codestral-mamba-7b", 16, SizeError, r"groups of Mamba-2 \(8\) .* among 16 .*; 1, 2, 4, 8 would"),
+        ("falcon-h1-34b", 4, SizeError, r"groups of Mamba-2 \(2\) .* among 4 devices; 1, 2 would"),
+        ("mamba2-2.7b", 3, SizeError, r"heads of Mamba-2 \(80\) .* 1, 2, 4, 5, 8, 10, 16, 20, 40 would"),
         ("gnmt", 2, UnavailableError, "not known how devices share its layers"),
         ("llama-2-7b", 0, SizeError, "devices: wanted a whole number of at least 1, got 0"),
         ("llama-2-7b", -1, SizeError, "devices: wanted a whole number of at least 1, got -1"),

@@ -14,6 +14,7 @@ from recurrences import LENGTHS, RECURRENT
 
 from costmodel import evaluate
 from costmodel.models import available, from_config, load
+from costmodel.models._fields import ACTIVATIONS
 from costmodel.models.config import CATALOGUE, _yaml
 from costmodel.symbols import symbol
 
@@ -164,6 +165,18 @@ def test_saved_configurations_mean_the_same_model(name):
     saved = build(figures, "meta").config.to_diff_dict()
     assert from_config(saved).parameters == from_config(figures).parameters
     assert rotated(from_config(saved)) == rotated(from_config(figures))
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_the_default_activation_of_hybrids_is_that_of_hugging_faces_class(kind):
+    figures = figures_for(kind)
+    config = build(figures, "meta").config
+    keys = ("hidden_activation", "mlp_hidden_act", "hidden_act")
+    stated = next((getattr(config, key) for key in keys if hasattr(config, key)), "silu")
+    parts = from_config(figures).prefill().parts
+    assert {p.layer.options["activation"] for p in parts if "activation" in p.layer.options} <= {
+        ACTIVATIONS[stated]
+    }
 
 
 @pytest.mark.parametrize("name", CONFIGS)

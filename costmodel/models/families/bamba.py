@@ -8,10 +8,10 @@ from functools import partial
 from costmodel.errors import CostmodelError, unknown_name
 from costmodel.models._blocks import Use, between_ends, experts, feed_forward, residual, stacks
 from costmodel.models._family import Family
-from costmodel.models._fields import DENSE, UNTIED, Field, Fields, fraction, of_layers, same
+from costmodel.models._fields import ACT, DENSE, UNTIED, Field, Fields, fraction, function_of, of_layers, same
 from costmodel.models._heads import Heads, self_attention
 from costmodel.models._part import Part
-from costmodel.models._state_space import DUAL_FIELDS, Dual, dual, widened
+from costmodel.models._state_space import DUAL_CUT, DUAL_FIELDS, Dual, dual, widened
 from costmodel.models.stack import Stack
 
 #: Names of layers, older ones too, and which of them attend.
@@ -22,6 +22,9 @@ ROTATED = 0.5
 #: Granite's entries of ``position_embedding_type``.
 POSITIONS = ("rope", "nope")
 
+#: What devices divide.
+CUT = {"heads": "heads", "kv_heads": "key and value heads", "d_ff": "inner width", **DUAL_CUT}
+
 FIELDS = {
     "type": Field(("model_type",), kind=str),
     **DENSE,
@@ -29,6 +32,7 @@ FIELDS = {
     "head_dim": Field(("head_dim",), fraction("d_model", "heads")),
     "attention_bias": Field(("attention_bias",), False, bool),
     "tied": UNTIED,
+    "act": ACT,
     **DUAL_FIELDS,
     "widened": Field((), widened),
 }
@@ -70,7 +74,7 @@ def attending(c: Fields) -> set[int]:
 def bamba_layer(c: Fields, use: Use, attends: bool) -> Iterator[Part]:
     """Yield one layer of Bamba."""
     yield from residual(use, "mixer", c.d_model, mixer(c, use, attends, rotary=ROTATED))
-    inner = feed_forward(use, c.d_model, c.d_ff, "silu", gated=True, bias=c.mlp_bias)
+    inner = feed_forward(use, c.d_model, c.d_ff, function_of(c, "silu"), gated=True, bias=c.mlp_bias)
     yield from residual(use, "feed-forward", c.d_model, [inner])
 
 
@@ -91,6 +95,7 @@ BAMBA = Family(
     },
     parts=bamba,
     source="Hugging Face transformers, modeling_bamba.py; Dao & Gu, arXiv 2405.21060, §9.2.2 (hybrids)",
+    cut=CUT,
     alternates=True,
     left_to_defaults={"bamba": {"num_key_value_heads": 8, "mamba_n_heads": 128, "mamba_d_state": 256}},
 )
@@ -101,9 +106,10 @@ BAMBA = Family(
 
 def granite_half(c: Fields, use: Use) -> Iterable[Part]:
     """Return the experts with the shared expert that all tokens pass; without experts, that one alone."""
+    function = function_of(c, "silu")
     if not c.experts:
-        return [feed_forward(use, c.d_model, c.d_shared, "silu", gated=True)]
-    return experts(use, c.d_model, c.d_expert, c.experts, c.top_k, shared=c.d_shared)
+        return [feed_forward(use, c.d_model, c.d_ff, function, gated=True)]
+    return experts(use, c.d_model, c.d_expert, c.experts, c.top_k, function=function, shared=c.d_shared)
 
 
 def granite_layer(c: Fields, use: Use, attends: bool) -> Iterator[Part]:
@@ -128,6 +134,7 @@ GRANITE = Family(
         "d_expert": Field(("intermediate_size",)),
         "d_shared": Field(("shared_intermediate_size",), 1024),
         "experts": Field(("num_local_experts",), 8, may_be_zero=True),
+        "d_ff": Field((), lambda f: 0 if f.experts else f.d_shared),
         "top_k": Field(("num_experts_per_tok",), 2, may_be_zero=True),
         "layer_types": Field(("layer_types", "layers_block_type"), (), list),
         "positions": Field(("position_embedding_type",), "nope", str),
@@ -135,6 +142,7 @@ GRANITE = Family(
     parts=granite,
     source="Hugging Face transformers, modeling_granitemoehybrid.py; model cards of Granite 4.0",
     left_out="dropout, masks, the scaling of embeddings, residual sums and logits, sampling",
+    cut=CUT,
     alternates=True,
     left_to_defaults={"granitemoehybrid": {"mamba_n_heads": 128, "mamba_d_state": 256}},
 )

@@ -7,7 +7,7 @@ from functools import partial
 
 from costmodel.models._blocks import Use, between_ends, experts, feed_forward, residual, stacks
 from costmodel.models._family import Family
-from costmodel.models._fields import DENSE, UNTIED, Field, Fields, fraction, same
+from costmodel.models._fields import ACT, DENSE, UNTIED, Field, Fields, fraction, function_of, same
 from costmodel.models._heads import Heads, self_attention
 from costmodel.models._part import Part
 from costmodel.models._state_space import Selective, selective
@@ -19,6 +19,7 @@ FIELDS = {
     "kv_heads": Field(("num_key_value_heads",), same("heads")),
     "head_dim": Field(("head_dim",), fraction("d_model", "heads")),
     "tied": UNTIED,
+    "act": ACT,
     "attention_period": Field(("attn_layer_period",), 8),
     "attention_offset": Field(("attn_layer_offset",), 4, may_be_zero=True),
     "experts": Field(("num_experts", "num_local_experts"), 16),
@@ -44,10 +45,11 @@ def layer(c: Fields, use: Use, attends: bool, sparse: bool) -> Iterator[Part]:
     else:
         mixer = selective(use, Selective.of(c, normed="gain"))
     yield from residual(use, "mixer", c.d_model, mixer)
+    function = function_of(c, "silu")
     if sparse:
-        half = experts(use, c.d_model, c.d_expert, c.experts, c.top_k)
+        half = experts(use, c.d_model, c.d_expert, c.experts, c.top_k, function=function)
     else:
-        half = iter([feed_forward(use, c.d_model, c.d_ff, "silu", gated=True)])
+        half = iter([feed_forward(use, c.d_model, c.d_ff, function, gated=True)])
     yield from residual(use, "feed-forward", c.d_model, half)
 
 

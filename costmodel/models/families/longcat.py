@@ -8,7 +8,6 @@ steered to.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
 
 from costmodel.errors import CostmodelError
 from costmodel.models._blocks import (
@@ -97,12 +96,13 @@ def mixture(c: Fields, use: Use) -> Iterator[Part]:
 
 
 def layer(c: Fields, use: Use) -> Iterator[Part]:
-    """Yield one layer; the experts read what the first feed-forward layer reads, and are added at the end."""
+    """Yield one layer; its experts read what the first feed-forward layer reads, and are added at the end."""
     latent = Latent.of(c)
     inner = feed_forward(use, c.d_model, c.d_ff, "silu", gated=True)
-    for half in (chain(mixture(c, use), [inner]), [inner]):
+    for _ in range(2):
         yield from residual(use, "attention", c.d_model, latent_attention(use, latent))
-        yield from residual(use, "feed-forward", c.d_model, half)
+        yield from residual(use, "feed-forward", c.d_model, [inner])
+    yield from mixture(c, use)
     yield pointwise(use, "residual", "add", c.d_model)
 
 
@@ -122,5 +122,6 @@ LONGCAT = Family(
         "dropout, masks, sampling; multi-token prediction (MTP); that the experts and their exchanges run "
         "beside the dense parts of a layer; tokens whose experts compute more or less than the mean"
     ),
+    cut={"heads": "heads", "d_ff": "inner width"},
     left_to_defaults=LEFT_TO_DEFAULTS,
 )

@@ -10,7 +10,7 @@ from costmodel.models._blocks import Use, between_ends, repeated, residual
 from costmodel.models._family import Family
 from costmodel.models._fields import D_MODEL, LAYERS, TIED, VOCAB, Field, Fields, same
 from costmodel.models._part import Part
-from costmodel.models._state_space import DUAL_FIELDS, Dual, Selective, dual, selective, widened
+from costmodel.models._state_space import DUAL_CUT, DUAL_FIELDS, Dual, Selective, dual, selective, widened
 from costmodel.models.stack import Stack
 
 #: Names of the mixers in mamba-ssm's own configurations, where the first is the default.
@@ -131,5 +131,6 @@ MAMBA_2_FAMILY = Family(
     fields=FIELDS_2,
     parts=parts,
     source="Dao & Gu, arXiv 2405.21060, §7.1; Hugging Face transformers, modeling_mamba2.py; mamba-ssm",
+    cut=DUAL_CUT,
     nested="ssm_cfg",
 )

@@ -11,7 +11,7 @@ from costmodel.models._family import Family
 from costmodel.models._fields import D_MODEL, HEADS, UNTIED, VOCAB, Field, Fields, fraction, function_of, same
 from costmodel.models._heads import Heads, self_attention
 from costmodel.models._part import Part
-from costmodel.models._state_space import DUAL_FIELDS, Dual, dual
+from costmodel.models._state_space import DUAL_CUT, DUAL_FIELDS, Dual, dual
 from costmodel.models.stack import Stack
 
 #: Layers by their names, older ones too, and by their letters in ``hybrid_override_pattern``.
@@ -70,7 +70,8 @@ FIELDS = {
     **DUAL_FIELDS,
     "ssm_bias": Field(("use_bias",), False, bool),
     "ssm_out_bias": Field((), same("ssm_bias")),
-    "experts": Field(("n_routed_experts", "num_local_experts"), 8),
+    "routed": Field(("n_routed_experts", "num_local_experts"), 8),
+    "experts": Field((), lambda f: f.routed if "moe" in f.kinds else 0),
     "top_k": Field(("num_experts_per_tok",), 2),
     "d_expert": Field(("moe_intermediate_size",), 7688),
     "d_shared": Field(("moe_shared_expert_intermediate_size",), 7688),
@@ -123,6 +124,7 @@ NEMOTRON_H = Family(
         "modeling_nemotron_h.py"
     ),
     left_out="dropout, masks, sampling; multi-token prediction (MTP)",
+    cut={"heads": "heads", "kv_heads": "key and value heads", "d_ff": "inner width", **DUAL_CUT},
     alternates=True,
     left_to_defaults={
         "nemotron_h": {

@@ -7,10 +7,10 @@ from functools import partial
 
 from costmodel.models._blocks import Use, between_ends, feed_forward, residual, stacks
 from costmodel.models._family import Family
-from costmodel.models._fields import DENSE, UNTIED, Field, Fields, fraction, of_layers, same
+from costmodel.models._fields import ACT, DENSE, UNTIED, Field, Fields, fraction, function_of, of_layers, same
 from costmodel.models._heads import Heads, self_attention
 from costmodel.models._part import Part
-from costmodel.models.families.qwen3_next import LAYER_TYPES, delta_net
+from costmodel.models.families.qwen3_next import CUT, LAYER_TYPES, delta_net
 from costmodel.models.stack import Stack
 
 #: Of as many layers the last has attention, if ``layer_types`` does not say otherwise.
@@ -23,6 +23,7 @@ FIELDS = {
     "head_dim": Field(("head_dim",), fraction("d_model", "heads")),
     "attention_bias": Field(("attention_bias",), False, bool),
     "tied": UNTIED,
+    "act": ACT,
     "layer_types": Field(("layer_types",), (), list),
     "rope": Field(("rope_parameters", "rope_scaling"), {}, dict),
     "key_heads": Field(("linear_num_key_heads",), same("heads")),
@@ -49,7 +50,7 @@ def layer(c: Fields, use: Use, attends: bool) -> Iterator[Part]:
         rotary=float(c.rope.get("rope_theta", ...) is not None),
     )
     mixer = self_attention(use, heads) if attends else delta_net(c, use)
-    inner = feed_forward(use, c.d_model, c.d_ff, "silu", gated=True)
+    inner = feed_forward(use, c.d_model, c.d_ff, function_of(c, "silu"), gated=True)
     for name, half in (("attention", mixer), ("feed-forward", iter([inner]))):
         yield from residual(use, name, c.d_model, half, before=not attends, after=attends)
 
@@ -72,5 +73,6 @@ OLMO_HYBRID = Family(
     fields=FIELDS,
     parts=parts,
     source="Yang et al., arXiv 2412.06464; Hugging Face transformers, modeling_olmo_hybrid.py",
+    cut=CUT,
     alternates=True,
 )

@@ -24,7 +24,7 @@ from costmodel.models._blocks import (
     with_extra,
 )
 from costmodel.models._family import Family
-from costmodel.models._fields import DENSE, UNTIED, Field, Fields, fraction, of_layers
+from costmodel.models._fields import ACT, DENSE, UNTIED, Field, Fields, fraction, function_of, of_layers
 from costmodel.models._heads import Heads, self_attention
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
@@ -38,6 +38,7 @@ FIELDS = {
     "kv_heads": Field(("num_key_value_heads",)),
     "head_dim": Field(("head_dim",), fraction("d_model", "heads")),
     "tied": UNTIED,
+    "act": ACT,
     "attention_bias": Field(("attention_bias",), False, bool),
     "key_heads": Field(("linear_num_key_heads",)),
     "value_heads": Field(("linear_num_value_heads",)),
@@ -53,6 +54,15 @@ FIELDS = {
     "sparse_step": Field(("decoder_sparse_step",), 1),
     "dense_only": Field(("mlp_only_layers",), (), list),
     "gated": Field(("attn_output_gate",), True, bool),
+}
+
+#: What devices divide.
+CUT = {
+    "heads": "heads",
+    "kv_heads": "key and value heads",
+    "key_heads": "key heads of the delta net",
+    "value_heads": "value heads of the delta net",
+    "d_ff": "inner width",
 }
 
 #: Defaults of Qwen3.5's configuration classes (transformers, configuration_qwen3_5.py and
@@ -136,10 +146,20 @@ def layer(c: Fields, use: Use, full: bool, sparse: bool) -> Iterator[Part]:
     )
     mixer = self_attention(use, heads) if full else delta_net(c, use)
     yield from residual(use, "attention", c.d_model, mixer)
+    function = function_of(c, "silu")
     if sparse:
-        half = experts(use, c.d_model, c.d_expert, c.experts, c.top_k, shared=c.d_shared, gated=True)
+        half = experts(
+            use,
+            c.d_model,
+            c.d_expert,
+            c.experts,
+            c.top_k,
+            function=function,
+            shared=c.d_shared,
+            gated=True,
+        )
     else:
-        half = iter([feed_forward(use, c.d_model, c.d_ff, "silu", gated=True)])
+        half = iter([feed_forward(use, c.d_model, c.d_ff, function, gated=True)])
     yield from residual(use, "feed-forward", c.d_model, half)
 
 
@@ -166,13 +186,7 @@ QWEN3_NEXT = Family(
         "dropout, masks, sampling; rotation is counted for whole heads, of which a quarter is rotated; "
         "multi-token prediction (MTP)"
     ),
-    cut={
-        "heads": "heads",
-        "kv_heads": "key and value heads",
-        "key_heads": "key heads of the delta net",
-        "value_heads": "value heads of the delta net",
-        "d_ff": "inner width",
-    },
+    cut=CUT,
     alternates=True,
     left_to_defaults=LEFT_TO_DEFAULTS,
 )

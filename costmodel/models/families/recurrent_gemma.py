@@ -19,7 +19,7 @@ from costmodel.models._blocks import (
     state,
 )
 from costmodel.models._family import Family
-from costmodel.models._fields import DENSE, TIED, Field, Fields, fraction, same
+from costmodel.models._fields import ACT, DENSE, TIED, Field, Fields, fraction, function_of, same
 from costmodel.models._heads import Heads, self_attention
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
@@ -49,6 +49,7 @@ FIELDS = {
     "kernel": Field(("conv1d_width",), 4),
     "blocks": Field(("block_types",), BLOCKS, list),
     "tied": TIED,
+    "act": ACT,
 }
 
 
@@ -77,7 +78,7 @@ def layer(c: Fields, use: Use, block: str) -> Iterator[Part]:
     )
     mixer = recurrent(c, use) if block == "recurrent" else self_attention(use, heads)
     yield from residual(use, "mixer", c.d_model, mixer)
-    inner = feed_forward(use, c.d_model, c.d_ff, "gelu-tanh", gated=True, bias=True)
+    inner = feed_forward(use, c.d_model, c.d_ff, function_of(c, "gelu-tanh"), gated=True, bias=True)
     yield from residual(use, "feed-forward", c.d_model, [inner])
 
 

@@ -19,10 +19,10 @@ from costmodel.models._blocks import (
     stacks,
 )
 from costmodel.models._family import Family
-from costmodel.models._fields import DENSE, TIED, Field, Fields, fraction, of_layers, same
+from costmodel.models._fields import ACT, DENSE, TIED, Field, Fields, fraction, function_of, of_layers, same
 from costmodel.models._heads import Heads, self_attention
 from costmodel.models._part import Part
-from costmodel.models._state_space import DUAL_FIELDS, Dual, dual, widened
+from costmodel.models._state_space import DUAL_CUT, DUAL_FIELDS, Dual, dual, widened
 from costmodel.models.stack import Stack
 
 #: Names of layers, older ones too; hybrid layers have a Transformer block before Mamba-2.
@@ -38,6 +38,7 @@ FIELDS = {
     "both": Field((), same("d_model", 2)),
     "head_dim": Field((), fraction("both", "heads")),
     "tied": TIED,
+    "act": ACT,
     "layer_types": Field(("layers_block_type", "layer_types"), (), list),
     "blocks": Field(("num_mem_blocks",), 1),
     "adapted": Field(("use_shared_attention_adapter",), False, bool),
@@ -69,7 +70,7 @@ def attention(c: Fields, use: Use) -> Iterator[Part]:
     yield first
     if c.adapted:
         for what in ("query", "key", "value"):
-            yield from adapter(c, use, what, c.both, c.both)
+            yield from adapter(c, use, what, c.both, heads.query)
     yield from middle
     narrow = linear(use, last.name, heads.query, c.d_model)
     yield keeping(narrow, last.keeps)
@@ -81,13 +82,13 @@ def block(c: Fields, use: Use, *, first: bool) -> Iterator[Part]:
     Adapters and the last product are each layer's own.
     """
     yield pointwise(use, "input beside embedding", "copy", c.both)
-    shared = [norm(use, "attention norm", c.both), *attention(c, use)]
+    shared = [norm(use, "block norm", c.both), *attention(c, use)]
     shared.append(norm(use, "feed-forward norm", c.d_model))
     for part in shared:
         own = "adapter" in part.name
         yield part if own or first else replace(part, shared=True)
     yield from adapter(c, use, "feed-forward", c.d_model, 2 * c.d_ff)
-    inner = feed_forward(use, c.d_model, c.d_ff, "gelu", gated=True, bias=c.bias)
+    inner = feed_forward(use, c.d_model, c.d_ff, function_of(c, "gelu"), gated=True, bias=c.bias)
     yield inner if first else replace(inner, shared=True, extra=inner.extra * 0)
     yield linear(use, "block output projection", c.d_model, c.d_model)
     yield pointwise(use, "block sum", "add", c.d_model)
@@ -119,6 +120,7 @@ ZAMBA2 = Family(
     fields=FIELDS,
     parts=parts,
     source="Glorioso et al., arXiv 2411.15242, §2 (Zamba2); Hugging Face transformers, modeling_zamba2.py",
+    cut={"heads": "heads", "kv_heads": "key and value heads", "d_ff": "inner width", **DUAL_CUT},
     alternates=True,
     left_to_defaults={"zamba2": {"n_mamba_heads": 8, "mamba_d_state": 64}},
 )

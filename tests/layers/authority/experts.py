@@ -218,8 +218,8 @@ def expert_parallel(o: dict[str, Any], s: Sizes) -> Expected:
     """Expect a mixture on a device with e/p of the experts (Lepikhin et al., §3.2).
 
     The tokens of all devices choose among all experts; a device receives as many copies as it sent. Each
-    copy is a row of the exchange and is read as one. Where c devices cut the width of each expert, each of
-    them has the copies of all c, and their results are added.
+    copy is a row of the exchange and is read as one. A device by itself sends and makes no copies. Where c
+    devices cut the width of each expert, each of them has the copies of all c, and their results are added.
     """
     w, tokens, d, e, k = WIDTH[o["dtype"]], s["batch"] * s["seq"], s["d_model"], s["experts"], s["top_k"]
     p, c = s["devices"], o["cut"]
@@ -231,9 +231,12 @@ def expert_parallel(o: dict[str, Any], s: Sizes) -> Expected:
         (message(o["dtype"], s | {"node": c}, name, c * copies, p=c, workspace=room),) if c > 1 else ()
         for name, room in (("all-gather", c * copies), ("reduce-scatter", copies))
     )
-    forward, backward = _layer(o, w, c * tokens * k / busy, d, s["d_ff"] // c, busy, 0, wide=max(w, HALF))
+    alone = p == c == 1
+    again = w * tokens * d * (k - 1) if alone else 0
+    forward, backward = _layer(o, w, c * tokens * k / busy, d, s["d_ff"] // c, busy, again, wide=max(w, HALF))
     choices = (statistic(o["dtype"]) + 4) * tokens * k
     copied = table(w, tokens, d, 1, k, depth=0, more_read=choices, workspace=w * tokens * k * d)
+    copied = replace(copied, repeats=0 if alone else 1)
     one = (3 if o["gated"] else 2) * d * s["d_ff"]
     mixed = _mixed(o, s, forward, backward, (copied,), arrive=(send, *gather), leave=(*add, send))
     # At least: tokens choose experts of other devices, and this device's only if those are fewer than k.
@@ -242,7 +245,7 @@ def expert_parallel(o: dict[str, Any], s: Sizes) -> Expected:
         mixed,
         weights=w * (d * e + (Fraction(least, c) + o["shared"]) * one),
         unread=w * Fraction(e // p - least, c) * one,
-        kept=mixed.kept + w * c * tokens * k * d,
+        kept=mixed.kept + (0 if alone else w * c * tokens * k * d),
         parameters=d * e + (Fraction(e // p, c) + o["shared"]) * one,
     )
 

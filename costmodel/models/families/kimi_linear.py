@@ -1,0 +1,192 @@
+"""Kimi Linear: three layers of Kimi's delta attention for each layer of latent attention, and experts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from costmodel.errors import CostmodelError
+from costmodel.models._blocks import (
+    Use,
+    between_ends,
+    convolution,
+    experts,
+    feed_forward,
+    gate,
+    keeping,
+    linear,
+    norm,
+    pointwise,
+    residual,
+    stacks,
+    with_extra,
+)
+from costmodel.models._family import Family
+from costmodel.models._fields import ACT, DENSE, UNTIED, Field, Fields, function_of, of_layers, read
+from costmodel.models._latent import Latent, latent_attention
+from costmodel.models._part import Part
+from costmodel.models.families.qwen3_next import LAYER_TYPES
+from costmodel.models.stack import Stack
+
+#: Entries allowed in ``mlp_layer_types``.
+MLP_TYPES = ("dense", "sparse")
+#: The published configuration's mapping of what concerns delta attention; it has layers counted from 1.
+GIVEN = "linear_attn_config"
+
+
+def _given(c: Fields) -> Fields:
+    """Return what the published configuration's mapping says, else what Hugging Face's own keys say."""
+    table = {
+        "heads": Field(("num_heads",), c.own_heads),
+        "width": Field(("head_dim",), c.own_width),
+        "kernel": Field(("short_conv_kernel_size",), c.own_kernel),
+        "full": Field(("full_attn_layers",), (), list),
+        "delta": Field(("kda_layers",), (), list),
+    }
+    return read(c.mapping, table, f"{GIVEN} of kimi_linear")
+
+
+def _unrotated(c: Fields) -> None:
+    """Refuse latent attention with rotation, which no code of this architecture has."""
+    if not c.nope_asked:
+        raise CostmodelError("kimi_linear: mla_use_nope should be True, got False")
+
+
+FIELDS = {
+    **DENSE,
+    "d_ff": Field(("intermediate_size",)),
+    "tied": UNTIED,
+    "act": ACT,
+    "q_rank": Field(("q_lora_rank",), 0),
+    "kv_rank": Field(("kv_lora_rank",)),
+    "nope": Field(("qk_nope_head_dim",)),
+    "rope": Field(("qk_rope_head_dim",)),
+    "value_dim": Field(("v_head_dim",)),
+    "attention_bias": Field(("attention_bias",), False, bool),
+    "nope_asked": Field(("mla_use_nope",), True, bool),
+    "unrotated": Field((), _unrotated),
+    "own_heads": Field(("linear_num_heads",), 32),
+    "own_width": Field(("linear_head_dim",), 128),
+    "own_kernel": Field(("linear_conv_kernel_dim",), 4),
+    "mapping": Field((GIVEN,), {}, dict),
+    "given": Field((), _given),
+    "delta_heads": Field((), lambda f: f.given.heads),
+    "delta_width": Field((), lambda f: f.given.width),
+    "kernel": Field((), lambda f: f.given.kernel),
+    "layer_types": Field(("layer_types",), (), list),
+    "experts": Field(("num_experts", "num_local_experts"), 256),
+    "top_k": Field(("num_experts_per_token", "num_experts_per_tok"), 8),
+    "shared": Field(("num_shared_experts", "n_shared_experts"), 1, may_be_zero=True),
+    "d_expert": Field(("moe_intermediate_size",)),
+    "dense_first": Field(("first_k_dense_replace",), 1, may_be_zero=True),
+    "sparse_step": Field(("moe_layer_freq",), 1),
+    "mlp_types": Field(("mlp_layer_types",), (), list),
+}
+
+
+def attending(c: Fields) -> list[bool]:
+    """Return of each layer whether it has latent attention: as listed, or each fourth after the first.
+
+    Raises
+    ------
+    CostmodelError
+        If the published lists do not have each layer once.
+    """
+    types = of_layers(c, LAYER_TYPES)
+    if types:
+        return [name == "full_attention" for name in types]
+    full, delta = c.given.full, c.given.delta
+    if not (full and delta):
+        return [i > 0 and i % 4 == 0 for i in range(c.layers)]
+    if sorted([*full, *delta], key=str) != sorted(range(1, c.layers + 1), key=str):
+        raise CostmodelError(
+            f"kimi_linear: full_attn_layers and kda_layers should have each of the layers 1 to {c.layers} "
+            f"once, got {full} and {delta}"
+        )
+    return [i + 1 in full for i in range(c.layers)]
+
+
+def sparse(c: Fields) -> list[bool]:
+    """Return of each layer whether it has experts."""
+    types = of_layers(c, MLP_TYPES, "mlp_layer_types", c.mlp_types)
+    if types:
+        return [name == "sparse" for name in types]
+    return [i >= c.dense_first and i % c.sparse_step == 0 for i in range(c.layers)]
+
+
+def delta_attention(c: Fields, use: Use) -> Iterator[Part]:
+    """Yield Q, K and V; the gates' products of low rank; convolution; delta rule; gated norm; output.
+
+    Each channel has a decay, softplus of the low rank's result and an offset, times one factor of its head.
+    """
+    width = c.delta_heads * c.delta_width
+    yield linear(use, "query, key and value", c.d_model, 3 * width)
+    # Decay, output gate, and β; the first product keeps the same input.
+    narrow = 2 * c.delta_width + c.delta_heads
+    yield keeping(linear(use, "gates down-projection", c.d_model, narrow), 0)
+    decay = linear(use, "decay up-projection", c.delta_width, width)
+    yield with_extra(decay, width + c.delta_heads)
+    yield pointwise(use, "decay", "sigmoid", width)
+    yield convolution(use, 3 * width, c.kernel)
+    core = use.layer("gated-delta-net", form="recurrent" if use.decoding else "chunked")
+    yield Part.of("delta rule", core, **use.tokens, heads=c.delta_heads, head_dim=c.delta_width)
+    yield linear(use, "output gate up-projection", c.delta_width, width)
+    yield norm(use, "gated norm", c.delta_width, rows=use.rows * c.delta_heads)
+    yield gate(use, "output gate", width)
+    yield linear(use, "output projection", width, c.d_model)
+
+
+def layer(c: Fields, use: Use, attends: bool, has_experts: bool) -> Iterator[Part]:
+    """Yield one layer; its latent attention rotates no positions."""
+    mixer = latent_attention(use, Latent.of(c)) if attends else delta_attention(c, use)
+    mixer = (part for part in mixer if part.name != "rotary")
+    yield from residual(use, "attention", c.d_model, mixer)
+    function = function_of(c, "silu")
+    if has_experts:
+        half = experts(
+            use,
+            c.d_model,
+            c.d_expert,
+            c.experts,
+            c.top_k,
+            function=function,
+            shared=c.shared * c.d_expert,
+            extra=c.experts,
+        )
+    else:
+        half = iter([feed_forward(use, c.d_model, c.d_ff, function, gated=True)])
+    yield from residual(use, "feed-forward", c.d_model, half)
+
+
+def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
+    """Return the embedding, the layers, the norm and the logits."""
+    kinds = zip(attending(c), sparse(c), strict=True)
+    return between_ends(c, use, stacks(kinds, partial(layer, c, use)))
+
+
+KIMI_LINEAR = Family(
+    types=("kimi_linear",),
+    fields=FIELDS,
+    parts=parts,
+    source="Kimi team, arXiv 2510.26692 (Kimi Linear); Hugging Face transformers, modeling_kimi_linear.py",
+    left_out=(
+        "dropout, masks, sampling; the core of delta attention is counted as a gated delta net's, which "
+        "reads one decay for a head and not one for each channel; softplus is counted as a sigmoid"
+    ),
+    cut={"heads": "heads", "delta_heads": "heads of delta attention", "d_ff": "inner width"},
+    alternates=True,
+    left_to_defaults={
+        "kimi_linear": {
+            "vocab_size": 163840,
+            "hidden_size": 2304,
+            "intermediate_size": 9216,
+            "moe_intermediate_size": 1024,
+            "num_hidden_layers": 27,
+            "num_attention_heads": 32,
+            "kv_lora_rank": 512,
+            "qk_rope_head_dim": 64,
+            "v_head_dim": 128,
+            "qk_nope_head_dim": 128,
+        }
+    },
+)
