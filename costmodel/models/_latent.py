@@ -49,6 +49,8 @@ class Latent:
         Whether the latent projections and the output have biases.
     sparse : Indexer, optional
         How the positions that a query attends to are chosen; None: it attends to all before it.
+    rotated : bool
+        Whether `rope` numbers of queries and keys are rotated, or used as they are.
     """
 
     d_model: int
@@ -60,9 +62,10 @@ class Latent:
     value_dim: int
     bias: bool = False
     sparse: Indexer | None = None
+    rotated: bool = True
 
     @classmethod
-    def of(cls, c: Fields, sparse: Indexer | None = None) -> Latent:
+    def of(cls, c: Fields, sparse: Indexer | None = None, *, rotated: bool = True) -> Latent:
         """Return the sizes that the fields of a configuration say."""
         return cls(
             d_model=c.d_model,
@@ -74,6 +77,7 @@ class Latent:
             value_dim=c.value_dim,
             bias=c.attention_bias,
             sparse=sparse,
+            rotated=rotated,
         )
 
     @property
@@ -110,7 +114,8 @@ def latent_attention(use: Use, a: Latent) -> Iterator[Part]:
         # It reads the layer's input, which the queries' first product keeps already.
         yield keeping(linear(use, "latent down-projection", a.d_model, latent, bias=a.bias), 0)
     yield norm(use, "latent norm", a.kv_rank)
-    yield rotary(use, "rotary", a.heads, 1, a.rope)
+    if a.rotated:
+        yield rotary(use, "rotary", a.heads, 1, a.rope)
     output = linear(use, "output projection", a.heads * a.value_dim, a.d_model, bias=a.bias)
     if a.sparse is not None or use.decoding:
         yield from (*_absorbed(use, a), output)

@@ -138,8 +138,8 @@ def delta_attention(c: Fields, use: Use) -> Iterator[Part]:
 
 def layer(c: Fields, use: Use, attends: bool, has_experts: bool) -> Iterator[Part]:
     """Yield one layer; its latent attention rotates no positions."""
-    mixer = latent_attention(use, Latent.of(c)) if attends else delta_attention(c, use)
-    mixer = (part for part in mixer if part.name != "rotary")
+    latent = Latent.of(c, rotated=False)
+    mixer = latent_attention(use, latent) if attends else delta_attention(c, use)
     yield from residual(use, "attention", c.d_model, mixer)
     function = function_of(c, "silu")
     if has_experts:
