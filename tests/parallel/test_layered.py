@@ -170,7 +170,7 @@ def test_a_row_of_the_plan_equals_the_step_of_its_layout(name):
         ("mamba-130m", {"tensor": 5}, "1536 channels over tensor = 5 .* 4 or 6 would"),
         ("xlstm-7b", {"tensor": 3}, "8 heads over tensor = 3 .* 2 or 4 would"),
         ("t5-large", {"tensor": 2}, "needs sequence_parallel"),
-        ("t5-large", {"tensor": [2, 1], "data": [1, 2]}, "needs sequence_parallel"),
+        ("t5-large", {"tensor": [2, 1], "data": [1, 2]}, "tensor = 2 needs sequence_parallel"),
         ("t5-large", {"pipeline": 64}, "48 layers over .* = 64 leave .* up to 48"),
     ],
 )

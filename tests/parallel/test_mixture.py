@@ -243,6 +243,8 @@ def test_a_row_of_the_plan_equals_its_step_and_spreads_experts():
         ({"expert": 3}, "8 experts over expert = 3 .* 2 or 4 would"),
         ({"expert": 8, "data": 4, "pipeline": 4}, "4 devices that hold a layer.* = 8 .* 4 would"),
         ({"tensor": 2, "data": 8}, "tensor = 2 needs sequence_parallel"),
+        # An expert is 14,336 = 2¹¹ · 7 wide.
+        ({"expert_tensor": 3}, "14336 columns of an expert .* = 3 .* 2 or 4 would"),
         ({"expert_tensor": 2}, "1 devices that share a layer.* = 2 .* 1 would"),
         (
             {"tensor": 4, "data": 4, "sequence_parallel": True, "expert": 8, "expert_tensor": 4},

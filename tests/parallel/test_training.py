@@ -551,6 +551,48 @@ def test_impossible_layouts_are_refused_with_what_would_do(numbers, message):
         small(**numbers)
 
 
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ({"tensor": 8, "pipeline": 1, "data": 3}, {"tensor": 8, "pipeline": 2, "data": 3}),
+        ({"tensor": 8, "pipeline": 1, "data": 3}, {"tensor": 3, "pipeline": 1, "data": 8}),
+        ({"pipeline": 8, "data": 3}, {"pipeline": 12, "data": 2}),
+        ({"pipeline": 4, "data": 6, "interleave": 2}, {"pipeline": 4, "data": 6, "interleave": 3}),
+        ({"data": 24, "micro_batch": 2}, {"data": 24, "micro_batch": 3}),
+        ({"data": 24, "micro_batch": 2}, {"data": 24, "micro_batch": 1, "expert": 2}),
+        # 12 sequences per copy: 12 micro-batches are three rounds of four stages, 3 are none.
+        (
+            {"pipeline": 6, "data": 4, "micro_batch": 1, "interleave": 1},
+            {"pipeline": 2, "data": 12, "micro_batch": 4, "interleave": 2},
+        ),
+    ],
+)
+def test_a_layout_that_cannot_run_is_refused_among_others_as_it_is_alone(good, bad):
+    """Three layouts at once, the bad one in any place."""
+    model = Transformer(num_layers=8, d_model=1024, heads=8, vocab=32000)
+
+    def refused(*several):
+        names = {name for one in several for name in one}
+        numbers = {name: [one.get(name, 1) for one in several] for name in names}
+        with pytest.raises(CostmodelError) as error:
+            Layout(**numbers).check(model, 48, 24)
+        return str(error.value)
+
+    Layout(**good).check(model, 48, 24)
+    alone = refused(bad)
+    assert {refused(bad, good, good), refused(good, bad, good), refused(good, good, bad)} == {alone}
+
+
+@pytest.mark.parametrize(
+    ("batch", "copies", "near"), [(36, 8, "6 or 9"), (2**40 - 1, 16, "15 or 17"), (7, 8, "7")]
+)
+def test_the_nearest_numbers_that_divide_a_batch_are_named_however_large_it_is(batch, copies, near):
+    """2⁴⁰ − 1 = (2²⁰ − 1)(2²⁰ + 1) = 3·5²·11·31·41 · 17·61681."""
+    model = Transformer(num_layers=8, d_model=1024, heads=8, vocab=32000)
+    with pytest.raises(CostmodelError, match=f"= {copies} does not divide evenly; {near} would$"):
+        Layout(data=copies).check(model, batch, copies)
+
+
 def test_the_plans_layouts_are_all_that_can_run():
     """Every combination is tried, 4 devices in nodes of 2, and what `Layout.check` refuses left out.
 
@@ -660,6 +702,12 @@ def test_impossible_numbers_of_a_layout_are_refused(numbers):
     (name,) = numbers
     with pytest.raises(SizeError, match=f"layout: {name}: wanted a whole number of at least 1, got"):
         Layout(**numbers)
+
+
+def test_numbers_of_a_layout_have_at_most_40_bits():
+    assert Layout(data=2**40).devices == 2**40
+    with pytest.raises(SizeError, match=f"layout: data: wanted at most {2**40}, got {2**40 + 1}"):
+        Layout(data=2**40 + 1)
 
 
 @pytest.mark.parametrize("margin", [1.5, 1, -0.1, float("nan")])
