@@ -1,6 +1,7 @@
 """Training mixtures of experts on many devices: the papers' volumes, what is conserved, what is refused."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from costmodel.parallel import (
     stack_of,
 )
 from costmodel.parallel.limits import fits
+from costmodel.parallel.search import layouts
 
 H200 = "nvidia/h200-sxm"
 MODELS = ["mixtral-8x7b", "qwen1.5-moe-a2.7b", "qwen3-30b-a3b", "deepseek-v2-lite", "deepseek-v3"]
@@ -235,6 +237,30 @@ def test_a_row_of_the_plan_equals_its_step_and_spreads_experts():
     assert set(found["expert"]) <= {1, 2, 4, 8}
     assert all(set(some["expert_tensor"]) == {1, tensor} for tensor, some in found.groupby("tensor"))
     assert (found["memory_bytes"] <= 0.92 * again.capacity).all()
+
+
+@pytest.mark.parametrize("width", [14336, 14336 + 2, 14335])
+def test_the_plans_layouts_are_all_that_can_run(width):
+    """Every combination is tried, and what `Layout.check` refuses left out, as are experts cut otherwise.
+
+    An expert is cut over all devices that share a layer, or over none.
+    """
+    own = load("mixtral-8x7b")
+    model = Layered.of(dataclasses.replace(own, fields=own.fields.replaced(d_expert=width)))
+    assert model.expert_width == width
+    names = ("tensor", "pipeline", "data", "expert", "expert_tensor")
+    wanted = set()
+    for numbers in itertools.product((1, 2, 4), (1, 2, 4), (1, 2, 4), range(1, 9), (1, 2, 4)):
+        layout = Layout(**dict(zip(names, numbers, strict=True)), sequence_parallel=True)
+        try:
+            layout.check(model, 8, 4)
+        except CostmodelError:
+            continue
+        if layout.expert_tensor in (1, layout.tensor):
+            wanted.add(numbers)
+    found = layouts(model, Cluster(device=H200, devices=4), 8)
+    rows = [row for one in found for row in zip(*(getattr(one.numbers, name) for name in names), strict=True)]
+    assert {tuple(map(int, row)) for row in rows} == wanted
 
 
 @pytest.mark.parametrize(

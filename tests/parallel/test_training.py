@@ -1,6 +1,7 @@
 """Training on many devices: published iterations, the papers' formulas, a simulated pipeline."""
 
 import itertools
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -518,6 +519,35 @@ def test_the_plan_fits_and_has_the_published_layout_near_its_best():
     assert float(theirs["seconds"].iloc[0]) < 1.35 * float(found["seconds"].iloc[0])
 
 
+def test_a_plan_with_tiled_attention_lists_no_layout_twice():
+    """There are no stored scores that `selective` would recompute: it is the same as `none`."""
+    asked = small()
+    found = plan(asked.model, asked.cluster, batch=32, seq=1024)
+    again = replace(asked, layout=replace(asked.layout, recompute="selective"))
+    assert (again.seconds, again.memory_bytes) == (asked.seconds, asked.memory_bytes)
+    assert set(found["recompute"]) == {"none", "full"}
+
+
+def test_rows_of_a_plan_have_the_figures_of_their_step():
+    asked = small(data=4, pipeline=1, micro_batch=2)
+    step = {"batch": 32, "seq": 1024, "gradient_bytes": 4.0, "rung": "bound"}
+    training = replace(asked, cluster=Cluster(device=A100, devices=8, price=2.0), **step)
+    found = plan(training.model, training.cluster, **step)
+    (row,) = found.query(
+        "tensor == 2 and data == 4 and micro_batch == 2 and not sequence_parallel and recompute == 'none'"
+        " and zero == 0"
+    ).to_dict("records")
+    figures = {f"{name}_s": value for name, value in training.parts.items()}
+    figures |= {f"{name}_bytes": value for name, value in training.memory.items()}
+    names = ("seconds", "memory_bytes", "utilisation", "tokens_per_second", "energy_j", "cost")
+    figures |= {name: getattr(training, name) for name in names}
+    assert {name: row[name] for name in figures} == pytest.approx(
+        {name: float(value) for name, value in figures.items()}, rel=1e-12
+    )
+    choices = ("pipeline", "interleave", "expert", "expert_tensor", "zero", "sequence_parallel", "recompute")
+    assert set(found) == {*figures, "tensor", "data", "micro_batch", *choices}
+
+
 def test_energy_and_cost_follow_from_power_and_price():
     training = small_with(small(), cluster=Cluster(device=A100, devices=8, price=2.0))
     assert float(training.energy_j) == pytest.approx(8 * 400 * float(training.seconds))
@@ -631,12 +661,49 @@ def test_the_plans_layouts_are_all_that_can_run():
     assert set(found) == wanted
 
 
-def test_a_model_that_does_not_fit_is_refused_with_what_is_missing():
-    model = Transformer(num_layers=96, d_model=12288, heads=96, vocab=51200)
-    with pytest.raises(
-        CostmodelError, match=r"nothing fits.*GB too much, most of it .*about \d+ devices would"
-    ):
-        plan(model, Cluster(device=A100, devices=8), batch=8, seq=2048)
+@pytest.mark.parametrize(
+    ("sizes", "device", "devices", "mostly", "do"),
+    [
+        (
+            {"num_layers": 96, "d_model": 12288, "heads": 96, "vocab": 51200},
+            A100,
+            8,
+            "optimiser",
+            "64 devices would do",
+        ),
+        # One head cannot be shared, and each copy gathers the whole table of words: 34 GB with its gradients.
+        (
+            {"num_layers": 1, "d_model": 8192, "heads": 1, "vocab": 2**20, "dtype": "fp16"},
+            "nvidia/t4",
+            32,
+            "gathered",
+            "not even 512 devices would do, but more memory per device",
+        ),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused_with_what_is_missing(sizes, device, devices, mostly, do):
+    """Of the layout that needs least; how many devices would do is tried."""
+    model, cluster = Transformer(**sizes), Cluster(device=device, devices=devices)
+    steps = [
+        Training(model=model, cluster=cluster, layout=layout, batch=16 * devices, seq=16)
+        for layout in layouts(model, cluster, 16 * devices)
+    ]
+    least = min(steps, key=lambda step: step.memory_bytes.min())
+    at = int(np.argmin(least.memory_bytes))
+    needed, room = float(least.memory_bytes[at]), 0.92 * least.capacity
+    with pytest.raises(CostmodelError) as refusal:
+        plan(model, cluster, batch=16 * devices, seq=16)
+    cut = ", ".join(
+        f"{name} {getattr(least.layout.numbers, name)[at]:.0f}" for name in ("tensor", "pipeline", "data")
+    )
+    assert str(refusal.value) == (
+        f"nothing fits: the smallest layout ({cut}, recompute {least.layout.recompute}, "
+        f"zero {least.layout.zero}) takes {needed / 1e9:.1f} GB of {room / 1e9:.1f} GB per device, "
+        f"{(needed - room) / 1e9:.1f} GB too much, most of it {mostly}; {do}"
+    )
+    if enough := re.match(r"(\d+) devices", do):
+        assert len(plan(model, Cluster(device=device, devices=int(enough[1])), batch=16 * devices, seq=16))
+    assert max(least.memory, key=lambda kind: (least.memory[kind] + 0 * least.memory_bytes)[at]) == mostly
 
 
 def test_a_batch_that_no_layout_divides_is_refused_with_what_does_not_divide():
