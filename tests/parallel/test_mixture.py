@@ -44,6 +44,12 @@ def test_one_device_has_all_parameters_of_the_model(name):
     assert float(whole.parameters) == pytest.approx(load(name).parameters, rel=1e-3)
 
 
+def test_offsets_of_routers_are_parameters_too():
+    """DeepSeek-V3 has one per expert and layer. Only the last norm is left out."""
+    whole = step("deepseek-v3", devices=1, batch=1)
+    assert float(whole.parameters) + load("deepseek-v3").fields.d_model == load("deepseek-v3").parameters
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_matrix_flops_equal_those_of_the_models_own_parts(name):
     """Forward, without the logits."""
