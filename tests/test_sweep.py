@@ -194,5 +194,5 @@ def test_the_best_batch_is_found_for_each_number_of_devices():
 
 def test_a_share_is_another_sweep_than_the_whole_model():
     """Otherwise an interrupted sweep would go on with the other's parts."""
-    one, two = (make_grid(_shares(n), ["h200-sxm"], {"batch": 1, "seq_kv": 64}) for n in (1, 2))
-    assert one.identity != two.identity
+    grids = [make_grid(_shares(n), ["h200-sxm"], {"batch": 1, "seq_kv": 64}) for n in (1, 2, 4)]
+    assert len({grid.identity for grid in grids}) == 3

@@ -4,16 +4,18 @@ import itertools
 import math
 import pickle
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 import costmodel as cm
 from costmodel import layers
-from costmodel.errors import CostmodelError, SizeError, UnknownNameError
+from costmodel.errors import CostmodelError, SizeError, UnavailableError, UnknownNameError
 from costmodel.sweep import case as cases
 from costmodel.sweep import grid as grids
 from costmodel.sweep import make_grid, product, rows_of, whole
@@ -157,6 +159,7 @@ def test_grid_survives_pickling():
         {"where": "seq > 1"},
         {"prices": {"h200-sxm": 2.0}},
         {"state": "cold"},
+        {"framework": "pytorch"},
     ],
 )
 def test_identity_changes_with_every_part_of_a_sweep(change):
@@ -166,6 +169,37 @@ def test_identity_changes_with_every_part_of_a_sweep(change):
     assert one.identity != other.identity
     faster = cm.hardware.load("h200-sxm").replace(hbm="6 TB/s")
     assert one.identity != make_grid(cm.LSTM(), faster, **given).identity
+
+
+def test_identity_changes_with_options_of_a_layer():
+    ways = [{}, {"bidirectional": True}, {"direction": "bwd"}, {"dtype": "fp16"}]
+    grids = [
+        make_grid(cm.LSTM(**way), "h200-sxm", rung="bound", batch=1, seq=[1, 2], hidden=8) for way in ways
+    ]
+    assert len({grid.identity for grid in grids}) == len(ways)
+
+
+def test_identity_changes_with_a_users_spec_and_constants(tmp_path):
+    """Files of one name, of which the program's own hash knows nothing."""
+    folder = Path(cm.hardware.__file__).parent / "nvidia"
+    spec, fitted = ((folder / f"h200-sxm{end}").read_text() for end in (".yaml", ".calibration.yaml"))
+    refitted = yaml.safe_load(fitted)
+    for section in refitted["sections"]:
+        section["constants"] = {name: 0.9 * value for name, value in section["constants"].items()}
+    said = {
+        "one": (spec, fitted),
+        "other power": (spec.replace("700 W", "600 W"), fitted),
+        "third power": (spec.replace("700 W", "650 W"), fitted),
+        "other constants": (spec, yaml.safe_dump(refitted, sort_keys=False)),
+    }
+    identities = set()
+    for name, files in said.items():
+        (tmp_path / name).mkdir()
+        for end, text in zip((".yaml", ".calibration.yaml"), files, strict=True):
+            (tmp_path / name / f"h200-sxm{end}").write_text(text)
+        device = tmp_path / name / "h200-sxm.yaml"
+        identities.add(make_grid(cm.LSTM(), device, batch=1, seq=8, hidden=8).identity)
+    assert len(identities) == len(said)
 
 
 def test_identity_changes_with_every_module_that_predictions_use(tmp_path, monkeypatch):
@@ -213,6 +247,18 @@ def test_energy_is_tdp_times_time_and_cost_the_users_price_times_time():
     assert np.allclose(a100["cost"], 1e-4 * a100["seconds"], rtol=1e-15)
     assert h200["cost"].isna().all()
     assert "cost" not in cm.sweep(cm.LSTM(), "a100-sxm-80gb", rung="bound", **sizes)
+
+
+def test_a_price_is_of_the_device_that_it_names():
+    """A changed device is not the one that it was made from."""
+    h200 = cm.hardware.load("h200-sxm")
+    faster = h200.replace(hbm="6 TB/s")
+    sizes = {"batch": 1, "seq": 8, "hidden": 8}
+    for name in (faster.name, "h200-sxm"):
+        frame = cm.sweep(cm.LSTM(), [h200, faster], rung="bound", prices={name: 3.6}, **sizes)
+        paid = frame[frame["cost"].notna()]
+        assert paid["device"].tolist() == [name if name == faster.name else h200.name]
+        assert np.allclose(paid["cost"], 1e-3 * paid["seconds"], rtol=1e-15)
 
 
 def test_a_device_without_a_tdp_has_no_energy():
@@ -356,6 +402,15 @@ def test_a_quotient_by_zero_is_infinite_or_nothing_without_a_warning():
     a = np.array([-1.0, 0.0, 1.0])
     with warnings.catch_warnings(action="error"):
         assert condition("a / 0 > 1", ["a"])({"a": a}.__getitem__).tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("where", [None, "seq > 4"])
+def test_what_a_device_cannot_run_is_refused_when_the_grid_is_made(where):
+    sizes = {"batch": 1, "seq": 8, "hidden": 8, "where": where}
+    with pytest.raises(UnavailableError, match="no fp8 rate"):
+        make_grid(cm.LSTM(dtype="fp8"), ["h200-sxm", "nvidia/p100-sxm2-16gb"], **sizes)
+    with pytest.raises(UnavailableError, match="has no constants of its own"):
+        make_grid(cm.LSTM(), ["h200-sxm", "google/tpu-v5e"], rung="calibrated", **sizes)
 
 
 def test_size_that_no_layer_has_is_refused_by_name():

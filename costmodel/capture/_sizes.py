@@ -9,7 +9,7 @@ import sympy as sp
 
 from costmodel.capture._data import CannotRun, caller
 from costmodel.errors import CostmodelError
-from costmodel.symbols import ceil_div, symbol
+from costmodel.symbols import symbol
 
 #: A dimension: (position or keyword of the input, axis).
 Place = tuple[int | str, int]
@@ -80,13 +80,19 @@ def _mod(a: sp.Expr, b: sp.Expr) -> sp.Expr:
     return a - b * sp.floor(a / b)
 
 
+def _half_to_even(a: sp.Expr) -> sp.Expr:
+    """Return the nearest whole number, of two the even one, like Python's ``round``."""
+    up = a + sp.Rational(1, 2)
+    # The last difference is 0 where `up` is an odd whole number, else 1.
+    return sp.floor(up) - 1 + sp.ceiling((up + 1) / 2) - sp.floor((up + 1) / 2)
+
+
 #: torch's functions in size expressions, in SymPy's own functions.
 _FUNCTIONS: Mapping[str, Callable[..., sp.Expr]] = {
     "FloorDiv": lambda a, b: sp.floor(a / b),
     "CleanDiv": lambda a, b: a / b,
     "IntTrueDiv": lambda a, b: a / b,
     "FloatTrueDiv": lambda a, b: a / b,
-    "CeilDiv": ceil_div,
     "Mod": _mod,
     "PythonMod": _mod,
     "ModularIndexing": lambda a, b, c: _mod(sp.floor(a / b), c),
@@ -98,7 +104,7 @@ _FUNCTIONS: Mapping[str, Callable[..., sp.Expr]] = {
     "FloorToInt": sp.floor,
     "TruncToInt": sp.floor,
     "CeilToInt": sp.ceiling,
-    "RoundToInt": lambda a: sp.floor(a + sp.Rational(1, 2)),
+    "RoundToInt": _half_to_even,
 }
 
 

@@ -43,23 +43,26 @@ def seconds(
     seq_kv: ArrayLike,
     head_dim: ArrayLike,
     flops: ArrayLike | None = None,
+    held: ArrayLike | None = None,
     dtype: str = "fp32",
 ) -> Estimate:
     """Return the time of one decoding step's attention; see `cpu_attention.seconds`.
 
     If keys and values are the same numbers, `flops` gives the arithmetic of both products, and the heads'
-    width follows from it, because arithmetic limits a core long before bytes do.
+    width follows from it, because arithmetic limits a core long before bytes do. With `held`, the keys from
+    which all queries choose theirs, the queries are those of one sequence.
     """
     if flops is not None:
         head_dim = np.asarray(flops) / (4.0 * np.asarray(batch) * np.asarray(heads) * np.asarray(seq_kv))
     return cpu_attention.seconds(
         device,
         constants,
-        batch=batch,
+        batch=batch if held is None else 1.0,
         heads=heads,
         kv_heads=kv_heads,
-        seq=1.0,
+        seq=1.0 if held is None else batch,
         seq_kv=seq_kv,
+        held=held,
         head_dim=head_dim,
         dtype=dtype,
     )

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
-from costmodel.errors import CostmodelError, SizeError
+from costmodel.errors import CostmodelError
 from costmodel.layers._base import Layer
 from costmodel.layers._kernels import gemm, gradient_sum, gradients, stream
 from costmodel.layers._phases import leaving
+from costmodel.layers._refusal import refuse
 from costmodel.symbols import CeilLog2, symbols, tree_depth
 
 B, N, NKV, HQ, HKV, D, DV, DM = symbols("batch seq seq_kv heads kv_heads head_dim value_dim d_model")
@@ -67,11 +67,10 @@ class _Attention(Layer):
         """Check that `kv_heads` divides `heads`, and that the queries' own keys are among the keys."""
         check_heads(self, sizes)
         own = self.causal or (self.projections and not self.cross)
-        if own and np.any(sizes["seq_kv"] < sizes["seq"]):
+        if own:
             kind = "causal" if self.causal else "self"
-            raise SizeError(
-                f"{self.name}: {kind} attention needs seq_kv of at least seq: the queries' own keys count"
-            )
+            wanted = f"{kind} attention needs seq_kv of at least seq: the queries' own keys count"
+            refuse(self, sizes["seq_kv"] < sizes["seq"], wanted, sizes, "seq_kv", "seq")
 
     # -- counts ----------------------------------------------------------------------------
 
@@ -196,8 +195,5 @@ def depth_backward(queries: sp.Expr, weighted: int = 2) -> sp.Expr:
 
 def check_heads(layer: Layer, sizes: Mapping[str, Any]) -> None:
     """Check that `kv_heads` divides `heads`: the method `check_sizes` of layers that need no more."""
-    remainder = sizes["heads"] % sizes["kv_heads"]
-    if remainder if isinstance(remainder, float) else remainder.any():
-        raise SizeError(
-            f"{layer.name}: heads must be a multiple of kv_heads, so that heads share keys evenly"
-        )
+    wanted = "heads must be a multiple of kv_heads, so that heads share keys evenly"
+    refuse(layer, sizes["heads"] % sizes["kv_heads"], wanted, sizes, "heads", "kv_heads")

@@ -110,9 +110,10 @@ class Recurrent(Layer):
         """Check the combination of options."""
         super().__post_init__()
         if self.generation and (self.direction != "fwd" or self.bidirectional or self.wavefront):
+            got = f"{self.direction}, {self.bidirectional} and {self.wavefront}".lower()
             raise CostmodelError(
                 f"{self.name}: generation needs direction=fwd, bidirectional=false, wavefront=false: "
-                "a step waits for the whole step before it"
+                f"a step waits for the whole step before it; got {got}"
             )
         if self.wavefront and self.bidirectional:
             raise CostmodelError(

@@ -85,7 +85,8 @@ class StoredWeights(Layer):
         _checked(self, "weights")
         if self.group is not None and self.weights is None:
             raise CostmodelError(
-                f"group of {self.name}: applies to weights that are stored narrow; give weights=int4 too"
+                f"group of {self.name}: applies to weights that are stored narrow; give weights=int4 too, "
+                f"or leave out group={self.group}"
             )
 
     def product(self, name: str, **sizes: sp.Expr) -> Phase:

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
 import sympy as sp
 
 from costmodel.cost import ONE, Phase, Tensors
-from costmodel.errors import SizeError
 from costmodel.layers._base import Layer
 from costmodel.layers._kernels import gemm, gradients
+from costmodel.layers._refusal import refuse
 from costmodel.layers._scan import scan_phase
 from costmodel.symbols import CeilLog, ceil_div, symbols, tree_depth
 
@@ -82,8 +81,9 @@ class Conv(_Convolution):
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Check that the groups are equally wide."""
-        if np.any(sizes["input"] % self.groups) or np.any(sizes["d_model"] % self.groups):
-            raise SizeError(f"{self.name}: input and d_model must be multiples of groups={self.groups}")
+        for name in ("input", "d_model"):
+            wanted = f"input and d_model must be multiples of groups={self.groups}"
+            refuse(self, sizes[name] % self.groups, wanted, sizes, name)
 
     @property
     def _widths(self) -> tuple[sp.Expr, sp.Expr]:

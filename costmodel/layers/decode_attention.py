@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
-from costmodel.errors import SizeError
 from costmodel.layers._attention import DV, HKV, HQ, NKV, B, D, check_heads, depth_forward
 from costmodel.layers._indexed import PLACE_BYTES
+from costmodel.layers._refusal import refuse
 from costmodel.layers._stored import StoredCache
 from costmodel.symbols import CeilLog2, ceil_div, symbols
 
@@ -115,8 +114,8 @@ class SplitKV(DecodeAttention):
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Check that every part has at least one key."""
         super().check_sizes(sizes)
-        if np.any(sizes["splits"] > sizes["seq_kv"]):
-            raise SizeError(f"{self.name}: a part needs a key: give no more splits than seq_kv")
+        wanted = "a part needs a key: give no more splits than seq_kv"
+        refuse(self, sizes["splits"] > sizes["seq_kv"], wanted, sizes, "splits", "seq_kv")
 
     def forward(self) -> tuple[Phase, ...]:
         """The parts, computed as B·S short sequences; then their merge."""

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
 import sympy as sp
 
 from costmodel.cost import ONE, Phase, Tensors
-from costmodel.errors import CostmodelError, SizeError
+from costmodel.errors import CostmodelError
 from costmodel.layers import _ffn
 from costmodel.layers._devices import NODE, P, exchange
 from costmodel.layers._indexed import IndexedTensors
 from costmodel.layers._kernels import stream
 from costmodel.layers._phases import at
+from costmodel.layers._refusal import refuse
 from costmodel.layers.moe import D, E, F, K, MoE, T
 from costmodel.symbols import Distinct
 
@@ -57,17 +57,17 @@ class ExpertParallel(MoE):
         """Refuse `among`: the devices over which the experts are spread are a size here."""
         super().__post_init__()
         if self.among != 1:
-            raise CostmodelError(f"among of {self.name}: leave it out, and give the size devices")
+            raise CostmodelError(
+                f"among of {self.name}: leave it out, and give the size devices; got among={self.among}"
+            )
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Check that all devices hold equally many experts, and equal parts of each."""
         super().check_sizes(sizes)
-        if np.any(np.mod(sizes["experts"], sizes["devices"]) != 0):
-            raise SizeError(f"{self.name}: devices must divide experts: all devices hold equally many")
-        if np.any(np.mod(sizes["d_ff"], self.cut) != 0):
-            raise SizeError(
-                f"{self.name}: cut = {self.cut} must divide d_ff: all hold equal parts of an expert"
-            )
+        wanted = "devices must divide experts: all devices hold equally many"
+        refuse(self, sizes["experts"] % sizes["devices"], wanted, sizes, "devices", "experts")
+        wanted = f"cut = {self.cut} must divide d_ff: all hold equal parts of an expert"
+        refuse(self, sizes["d_ff"] % self.cut, wanted, sizes, "d_ff")
 
     @property
     def working(self) -> sp.Expr:

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
-from costmodel.errors import SizeError
 from costmodel.layers._base import Layer
+from costmodel.layers._refusal import refuse
 from costmodel.layers._scan import scan_phase
 from costmodel.symbols import CeilLog2, ChunkPairs, ceil_div, symbols, tree_depth
 
@@ -64,8 +63,8 @@ class GatedDeltaNet(Layer):
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Check that the key heads divide the value heads."""
-        if np.any(sizes["kv_heads"] % sizes["heads"]):
-            raise SizeError(f"{self.name}: kv_heads (value heads) must be a multiple of heads (key heads)")
+        wanted = "kv_heads (value heads) must be a multiple of heads (key heads)"
+        refuse(self, sizes["kv_heads"] % sizes["heads"], wanted, sizes, "kv_heads", "heads")
 
     # -- chunks ----------------------------------------------------------------------------
 

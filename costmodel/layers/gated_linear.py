@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase
-from costmodel.errors import SizeError
 from costmodel.layers._decay import C, N
 from costmodel.layers._linear import B, H, _MatrixState
+from costmodel.layers._refusal import refuse
 from costmodel.symbols import CeilLog2, symbol
 
 STATE = symbol("state")
@@ -119,8 +118,8 @@ class Mamba2(_MatrixState):
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Check that `groups` divides `heads`."""
-        if np.any(sizes["heads"] % self.groups):
-            raise SizeError(f"{self.name}: heads must be a multiple of groups={self.groups}")
+        wanted = f"heads must be a multiple of groups={self.groups}"
+        refuse(self, sizes["heads"] % self.groups, wanted, sizes, "heads")
 
     @property
     def key_dim(self) -> sp.Expr:

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import sympy as sp
 
 from costmodel.cost import ONE, Phase, Tensors
-from costmodel.errors import SizeError
 from costmodel.layers._attention import DV, HQ, B, D, N, depth_backward, depth_forward, gradient_row_sums
 from costmodel.layers._base import Layer
 from costmodel.layers._indexed import PLACE_BYTES
+from costmodel.layers._refusal import refuse
 from costmodel.symbols import CeilLog, ceil_div, symbol
 
 E = symbol("edges")
@@ -45,11 +44,9 @@ class GraphAttention(Layer):
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Check that every node has at least one edge, and none twice."""
         edges, nodes = sizes["edges"], sizes["seq"]
-        if np.any(edges < nodes) or np.any(edges > nodes * nodes):
-            raise SizeError(
-                f"{self.name}: wanted edges from seq (one per node) to seq² (all pairs); they are "
-                "seq times degree where not given"
-            )
+        wanted = "wanted edges from seq (one per node) to seq² (all pairs); seq times degree where not given"
+        for wrong in (edges < nodes, edges > nodes * nodes):
+            refuse(self, wrong, wanted, sizes, "edges", "seq")
 
     def _kernel(self, name: str, rows_read: int, rows_written: int, **counts: Any) -> Phase:
         """Return a kernel that gathers rows of K and V (and adds to their gradients) edge by edge."""

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
 import sympy as sp
 
 from costmodel.cost import ONE, ZERO, Phase, Tensors
-from costmodel.errors import SizeError
 from costmodel.layers._base import Layer
 from costmodel.layers._kernels import gemm, stream
+from costmodel.layers._refusal import refuse
 from costmodel.symbols import symbols, tree_depth
 
 G, M, N, K, TAPS = symbols("batch m n k taps")
@@ -80,12 +79,14 @@ class ImplicitConv(Layer):
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Check that the least bytes are at most the bytes read, and that groups fit the grouping."""
-        if np.any(sizes["least_bytes"] > sizes["read_bytes"]):
-            raise SizeError(f"{self.name}: least_bytes must be no more than read_bytes")
-        if self.grouping == "none" and np.any(sizes["batch"] > 1):
-            raise SizeError(f"{self.name} with grouping=none: batch, its groups, must be 1")
-        if self.grouping == "depthwise" and np.any(sizes["k"] > 1):
-            raise SizeError(f"{self.name} with grouping=depthwise: k, channels of a group, must be 1")
+        wanted = "least_bytes must be no more than read_bytes"
+        refuse(self, sizes["least_bytes"] > sizes["read_bytes"], wanted, sizes, "least_bytes", "read_bytes")
+        if self.grouping == "none":
+            wanted = "with grouping=none, batch (its groups) must be 1"
+            refuse(self, sizes["batch"] > 1, wanted, sizes, "batch")
+        if self.grouping == "depthwise":
+            wanted = "with grouping=depthwise, k (channels of a group) must be 1"
+            refuse(self, sizes["k"] > 1, wanted, sizes, "k")
 
     @property
     def _groups(self) -> sp.Expr:

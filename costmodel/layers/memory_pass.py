@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
-from costmodel.errors import SizeError
 from costmodel.layers._base import Layer
 from costmodel.layers._kernels import Pointwise, stream
+from costmodel.layers._refusal import refuse
 from costmodel.symbols import CeilLog2, symbols
 
 M, N, READ, WRITTEN, LEAST, LEAST_WRITTEN = symbols(
@@ -76,17 +75,15 @@ class MemoryPass(Layer):
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Check that the least bytes are at most the bytes moved, and that replaced bytes are read."""
-        if np.any(sizes["least_written_bytes"] > sizes["written_bytes"]):
-            raise SizeError(f"{self.name}: least_written_bytes must be no more than written_bytes")
-        if self.op == "fill":
-            return
-        if np.any(sizes["least_bytes"] > sizes["read_bytes"]):
-            raise SizeError(f"{self.name}: least_bytes must be no more than read_bytes")
-        if self.in_place and np.any(sizes["least_written_bytes"] > sizes["least_bytes"]):
-            raise SizeError(
-                f"{self.name} with in_place=true: least_written_bytes must be no more than least_bytes: "
-                "what is replaced is read"
-            )
+        pairs = [("least_written_bytes", "written_bytes", "")]
+        if self.op != "fill":
+            pairs.append(("least_bytes", "read_bytes", ""))
+            if self.in_place:
+                replaced = " with in_place=true: what is replaced is read"
+                pairs.append(("least_written_bytes", "least_bytes", replaced))
+        for less, more, why in pairs:
+            wanted = f"{less} must be no more than {more}{why}"
+            refuse(self, sizes[less] > sizes[more], wanted, sizes, less, more)
 
     @property
     def _read(self) -> sp.Expr:

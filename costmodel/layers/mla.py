@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
-from costmodel.errors import SizeError
 from costmodel.layers._attention import DM, DV, HKV, HQ, NKV, B, D, N, causal_pairs, depth_forward
 from costmodel.layers._base import Layer
 from costmodel.layers._kernels import gemm, gradient_sum, gradients
 from costmodel.layers._phases import at, leaving
+from costmodel.layers._refusal import refuse
 from costmodel.layers.tiled_attention import TiledAttention
 from costmodel.symbols import symbols
 
@@ -69,8 +68,8 @@ class MLA(Layer):
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Check that the queries' own keys are among the keys."""
-        if np.any(sizes["seq_kv"] < sizes["seq"]):
-            raise SizeError(f"{self.name} needs seq_kv of at least seq: the queries' own keys count")
+        wanted = "needs seq_kv of at least seq: the queries' own keys count"
+        refuse(self, sizes["seq_kv"] < sizes["seq"], wanted, sizes, "seq_kv", "seq")
 
     @property
     def cached(self) -> sp.Expr:

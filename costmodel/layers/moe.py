@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.dtypes import dtype as parse_dtype
-from costmodel.errors import CostmodelError, SizeError
+from costmodel.errors import CostmodelError
 from costmodel.layers import _ffn
 from costmodel.layers._indexed import PLACE_BYTES, IndexedTensors
 from costmodel.layers._kernels import POINTWISE, gemm, gradients, stream
+from costmodel.layers._refusal import refuse
 from costmodel.layers._stored import StoredWeights
 from costmodel.symbols import CeilLog2, Distinct, symbols, tree_depth
 
@@ -92,10 +92,10 @@ class MoE(StoredWeights):
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Check that `top_k` is at most `experts`, and that all devices hold equally many of these."""
-        if np.any(sizes["top_k"] > sizes["experts"]):
-            raise SizeError(f"{self.name}: top_k must be at most experts: a token chooses each at most once")
-        if np.any(np.mod(sizes["experts"], self.among) != 0):
-            raise SizeError(f"{self.name}: among = {self.among} must divide experts")
+        wanted = "top_k must be at most experts: a token chooses each at most once"
+        refuse(self, sizes["top_k"] > sizes["experts"], wanted, sizes, "top_k", "experts")
+        wanted = f"among = {self.among} must divide experts"
+        refuse(self, sizes["experts"] % self.among, wanted, sizes, "experts")
 
     # -- parts -----------------------------------------------------------------------------
 

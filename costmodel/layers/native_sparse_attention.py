@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
 import sympy as sp
 
 from costmodel.cost import ONE, ZERO, Phase, Tensors
-from costmodel.errors import SizeError
 from costmodel.layers._attention import (
     DV,
     HKV,
@@ -27,6 +25,7 @@ from costmodel.layers._attention import (
 from costmodel.layers._base import Layer
 from costmodel.layers._indexed import PLACE_BYTES, IndexedTensors
 from costmodel.layers._kernels import gemm, multiplied_out, stream
+from costmodel.layers._refusal import refuse
 from costmodel.layers._scan import scan_phase
 from costmodel.symbols import CausalTiles, CeilLog2, Distinct, ceil_div, symbols, tree_depth
 
@@ -104,8 +103,8 @@ class NativeSparseAttention(Layer):
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Check that heads share keys evenly, and that the queries' own keys are among the keys."""
         check_heads(self, sizes)
-        if np.any(sizes["seq_kv"] < sizes["seq"]):
-            raise SizeError(f"{self.name}: wanted seq_kv of at least seq: the queries' own keys count")
+        wanted = "wanted seq_kv of at least seq: the queries' own keys count"
+        refuse(self, sizes["seq_kv"] < sizes["seq"], wanted, sizes, "seq_kv", "seq")
 
     # -- counts ----------------------------------------------------------------------------
 

@@ -6,13 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
 import sympy as sp
 
 from costmodel.cost import ONE, ZERO, Phase, Tensors
-from costmodel.errors import SizeError
 from costmodel.layers._base import Layer
 from costmodel.layers._kernels import stream
+from costmodel.layers._refusal import refuse
 from costmodel.symbols import symbols
 
 P, TENSORS = symbols("params tensors")
@@ -98,8 +97,8 @@ class OptimizerStep(Layer):
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Check that there are no more tensors than parameters."""
-        if np.any(sizes["tensors"] > sizes["params"]):
-            raise SizeError(f"{self.name}: tensors must be no more than params: each has at least one number")
+        wanted = "tensors must be no more than params: each has at least one number"
+        refuse(self, sizes["tensors"] > sizes["params"], wanted, sizes, "tensors", "params")
 
     @property
     def _has_master(self) -> bool:

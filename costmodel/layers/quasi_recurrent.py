@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
 import sympy as sp
 
-from costmodel.errors import CostmodelError, SizeError
+from costmodel.errors import CostmodelError
 from costmodel.layers._elementwise_recurrent import Gates, _ElementwiseRecurrent
+from costmodel.layers._refusal import refuse
 from costmodel.symbols import symbol
 
 H, I = symbol("hidden"), symbol("input")
@@ -61,8 +61,9 @@ class SRU(_ElementwiseRecurrent):
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Check that input and state are equally wide, if the highway adds the input itself."""
-        if not self.highway and np.any(sizes["input"] != sizes["hidden"]):
-            raise SizeError(f"{self.name}: input differs from hidden: give highway=true, which projects it")
+        if not self.highway:
+            wanted = "input differs from hidden: give highway=true, which projects it"
+            refuse(self, sizes["input"] != sizes["hidden"], wanted, sizes, "input", "hidden")
 
     @property
     def cell(self) -> Gates:

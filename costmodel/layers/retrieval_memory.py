@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import sympy as sp
 
 from costmodel.cost import ONE, ZERO, Phase, Tensors
-from costmodel.errors import SizeError
 from costmodel.layers._attention import DV, HKV, HQ, B, D, N, check_heads, depth_forward
 from costmodel.layers._base import Layer
 from costmodel.layers._indexed import PLACE_BYTES
 from costmodel.layers._kernels import gemm, stream
+from costmodel.layers._refusal import refuse
 from costmodel.symbols import CeilLog2, Distinct, symbols, tree_depth
 
 STORE, TOP, LISTS, PROBES = symbols("store top_k lists probes")
@@ -64,13 +63,15 @@ class RetrievalMemory(Layer):
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Check that at least `top_k` entries are searched."""
         check_heads(self, sizes)
-        seen = sizes["store"]
+        names: tuple[str, ...] = ("top_k", "store")
+        least, most = sizes["top_k"], sizes["store"]
         if self.index == "ivf":
-            if np.any(sizes["probes"] > sizes["lists"]):
-                raise SizeError(f"{self.name}: wanted no more probes than lists")
-            seen = seen * sizes["probes"] / sizes["lists"]
-        if np.any(sizes["top_k"] > seen):
-            raise SizeError(f"{self.name}: fewer than top_k entries are searched; give a larger store")
+            wanted = "wanted no more probes than lists"
+            refuse(self, sizes["probes"] > sizes["lists"], wanted, sizes, "probes", "lists")
+            least, most = least * sizes["lists"], most * sizes["probes"]
+            names = (*names, "probes", "lists")
+        wanted = "fewer than top_k entries are searched; give a larger store"
+        refuse(self, least > most, wanted, sizes, *names)
 
     # -- searched entries ------------------------------------------------------------------
 

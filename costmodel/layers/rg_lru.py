@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import sympy as sp
 
-from costmodel.errors import SizeError
 from costmodel.layers._elementwise_recurrent import Gates, _ElementwiseRecurrent
+from costmodel.layers._refusal import refuse
 from costmodel.symbols import symbols
 
 H, HEADS = symbols("hidden heads")
@@ -53,8 +52,8 @@ class RGLRU(_ElementwiseRecurrent):
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Check that the blocks divide the units."""
-        if np.any(sizes["hidden"] % sizes["heads"]):
-            raise SizeError(f"{self.name}: hidden must be a multiple of heads, the blocks of its gates")
+        wanted = "hidden must be a multiple of heads, the blocks of its gates"
+        refuse(self, sizes["hidden"] % sizes["heads"], wanted, sizes, "hidden", "heads")
 
     @property
     def first_width(self) -> sp.Expr:

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
 import sympy as sp
 
 from costmodel.cost import Phase
-from costmodel.errors import SizeError
 from costmodel.layers._kernels import gemm
 from costmodel.layers._recurrent import Cell, Recurrent
+from costmodel.layers._refusal import refuse
 from costmodel.symbols import ceil_div, symbols, tree_depth
 
 B, T, H, HEADS, L = symbols("batch seq hidden heads num_layers")
@@ -52,8 +51,8 @@ class SLSTM(Recurrent):
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Check that `heads` divides `hidden`."""
-        if np.any(sizes["hidden"] % sizes["heads"]):
-            raise SizeError(f"{self.name}: hidden must be a multiple of heads")
+        wanted = "hidden must be a multiple of heads"
+        refuse(self, sizes["hidden"] % sizes["heads"], wanted, sizes, "hidden", "heads")
 
     def _recurrent_weights(self) -> sp.Expr:
         return self.cell.gates * H * BLOCK

@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
 import sympy as sp
 
 from costmodel.cost import ONE, ZERO, Phase
-from costmodel.errors import SizeError
 from costmodel.layers import _pairs
 from costmodel.layers._attention import DV, HQ, B, D, N, depth_backward
 from costmodel.layers._masked import BLOCK, _MaskedAttention
 from costmodel.layers._pairs import Mask
+from costmodel.layers._refusal import refuse
 from costmodel.layers.tiled_attention import SCHEDULES
 from costmodel.symbols import CeilLog2, ceil_div, symbols
 
@@ -49,8 +48,9 @@ class Strided(_MaskedAttention):
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Check that a summary is no longer than its block."""
         super().check_sizes(sizes)
-        if self.pattern == "fixed" and np.any(sizes["summary"] > sizes["stride"]):
-            raise SizeError(f"{self.name}: summary must be at most stride, the length of a block")
+        if self.pattern == "fixed":
+            wanted = "summary must be at most stride, the length of a block"
+            refuse(self, sizes["summary"] > sizes["stride"], wanted, sizes, "summary", "stride")
 
     def mask(self) -> Mask:
         """Return the pattern's mask."""

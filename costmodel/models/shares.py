@@ -112,7 +112,7 @@ def kinds(
     use = Use("training", dtype, attention)
     own = fields.replaced(**{name: getattr(fields, name) // tensor for name in family.cut})
     whole, cut = ([item for item in family.parts(f, use) if isinstance(item, Stack)] for f in (fields, own))
-    devices = _Sharing(int(fields.d_model), tensor, min(tensor, node), expert_tensor)
+    devices = _Sharing(int(fields.d_model), tensor, node, expert_tensor)
     found = []
     for stack, before in zip(cut, whole, strict=True):
         layer = Stack(tuple(devices.parts(stack, before)), sp.Integer(1))

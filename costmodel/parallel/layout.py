@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -196,7 +197,9 @@ def _even(whole: int, parts: ArrayLike, what: str) -> None:
 
 def _near(whole: int, parts: float) -> str:
     """Return the nearest divisors of a whole number below and above another number."""
-    divisors = [n for n in range(1, whole + 1) if whole % n == 0]
+    # A batch may have 40 bits. Each divisor above the root goes with one below it.
+    small = [n for n in range(1, math.isqrt(whole) + 1) if whole % n == 0]
+    divisors = sorted({*small, *(whole // n for n in small)})
     below = [n for n in divisors if n <= parts]
     above = [n for n in divisors if n > parts]
     return " or ".join(str(n) for n in (*below[-1:], *above[:1]))

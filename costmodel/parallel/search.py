@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from costmodel.parallel.language_model import LanguageModel
 from costmodel.parallel.layout import Layout, Numbers
 from costmodel.parallel.limits import MARGIN, check_margin
 from costmodel.parallel.training import Training
+from costmodel.symbols import GLOSSARY
 
 #: Micro-batches and numbers of virtual stages that are tried.
 MICRO_BATCHES = (1, 2, 4, 8, 16)
@@ -71,19 +73,25 @@ def plan(
     batch, seq = as_one_size("batch", batch), as_one_size("seq", seq)
     step: dict[str, Any] = {"model": model, "cluster": cluster, "batch": batch, "seq": seq, "seq_kv": seq_kv}
     step |= {"gradient_bytes": gradient_bytes, "rung": rung}
-    frames = [_frame(Training(layout=layout, **step)) for layout in layouts(model, cluster, batch)]
-    if not frames:
+    every = _every(step)
+    if every.empty:
         raise CostmodelError(
             f"no layout of {cluster.devices} devices, with up to {model.num_layers} pipeline stages, "
             f"divides {', '.join(f'{n} {what}' for what, n in model.divided.items())} and "
             f"a batch of {batch} evenly"
         )
-    every = pd.concat(frames, ignore_index=True)
     room = (1 - margin) * cluster.machine.hbm_capacity
     fitting = every[every["memory_bytes"] <= room]
     if fitting.empty:
-        raise CostmodelError(_missing(every, room, cluster))
+        raise CostmodelError(_missing(every, room, step))
     return fitting.sort_values("seconds", kind="stable", ignore_index=True)
+
+
+def _every(step: Mapping[str, Any]) -> pd.DataFrame:
+    """Return one row per layout of a step, whether it fits or not; without rows if none divides evenly."""
+    found = layouts(step["model"], step["cluster"], step["batch"])
+    frames = [_frame(Training(layout=layout, **step)) for layout in found]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def layouts(model: LanguageModel, cluster: Cluster, batch: int) -> Iterator[Layout]:
@@ -109,7 +117,7 @@ def _recompute(model: LanguageModel) -> tuple[str, ...]:
 
 def _numbers(model: LanguageModel, cluster: Cluster, batch: int) -> Iterator[tuple[int, ...]]:
     """Yield the numbers of layouts that divide evenly, in the order of `Numbers`."""
-    for t in model.shares(min(cluster.per_node, cluster.devices)):
+    for t in model.shares(cluster.per_node):
         if cluster.devices % t:
             continue
         rest = cluster.devices // t
@@ -152,17 +160,34 @@ def _frame(training: Training) -> pd.DataFrame:
     )
 
 
-def _missing(every: pd.DataFrame, room: float, cluster: Cluster) -> str:
-    """Return how much memory the smallest layout lacks, and how many devices would suffice."""
+def _missing(every: pd.DataFrame, room: float, step: Mapping[str, Any]) -> str:
+    """Return how much memory the smallest layout lacks, and how many devices would do."""
     least = every.iloc[int(np.argmin(every["memory_bytes"]))]
     numbers = ("tensor", "pipeline", "data", "expert", "expert_tensor", "recompute", "zero")
     named = ", ".join(f"{n} {least[n]}" for n in numbers if not n.startswith("expert") or least[n] > 1)
     names = ("weights", "gradients", "optimiser", "activations", "gathered")
     kinds = {name: least[f"{name}_bytes"] for name in names}
     largest = max(kinds, key=lambda name: kinds[name])
-    times = 2 ** int(np.ceil(np.log2(least["memory_bytes"] / room)))
     return (
         f"nothing fits: the smallest layout ({named}) takes {least['memory_bytes'] / 1e9:.1f} GB of "
         f"{room / 1e9:.1f} GB per device, {(least['memory_bytes'] - room) / 1e9:.1f} GB too much, most of it "
-        f"{largest}; about {times * cluster.devices} devices would do"
+        f"{largest}; {_enough(least['memory_bytes'] / room, room, step)}"
     )
+
+
+def _enough(times: float, room: float, step: Mapping[str, Any]) -> str:
+    """Return how many devices would do, if the smallest layout takes `times` the memory there is.
+
+    More copies hold no less of what every device needs (activations, a gathered layer), so it is tried.
+    """
+    cluster = step["cluster"]
+    fewest = cluster.devices * 2 ** int(np.ceil(np.log2(times)))
+    for devices in (fewest, 2 * fewest, 4 * fewest):
+        # Whole nodes.
+        wider = devices if devices <= cluster.per_node else -(-devices // cluster.per_node) * cluster.per_node
+        if wider > GLOSSARY["devices"].largest:
+            break
+        found = _every({**step, "cluster": replace(cluster, devices=wider)})
+        if not found.empty and (found["memory_bytes"] <= room).any():
+            return f"{wider} devices would do"
+    return f"not even {4 * fewest} devices would do, but more memory per device"

@@ -95,9 +95,9 @@ class Grid:
         for index, case in enumerate(self.cases):
             count = max(1, math.ceil(case.points / CHUNK))
             for i in range(count):
+                # A box is no larger than a chunk, so each chunk has a box at least.
                 first, last = i * case.boxes // count, (i + 1) * case.boxes // count
-                if first < last:
-                    found.append(Chunk(len(found), index, first, last))
+                found.append(Chunk(len(found), index, first, last))
         return tuple(found)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -151,8 +151,6 @@ class Grid:
                     case.layer.label,
                     sharing(case.layer),
                     device,
-                    plan.rung,
-                    plan.state,
                     dict(case.how),
                     axes,
                     constants,

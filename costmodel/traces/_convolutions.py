@@ -52,7 +52,7 @@ def _row(op: Op, x: int, backward: bool) -> dict[str, Any] | None:
     # A stride may skip positions of the larger image, which are then not read.
     touched = math.prod(span.touched(count) for span, count in zip(spans, small, strict=True))
     sparing = image.bytes if transposed else image.shape[0] * image.shape[1] * touched * width
-    needed = min(image.bytes, sparing) if image.elements == math.prod(image.shape) else 0
+    needed = sparing if image.elements == math.prod(image.shape) else 0
     found = {
         "op": "convolution" if groups == 1 else "convolution_depthwise" if k == 1 else "convolution_grouped",
         "dtype": DTYPES[image.kind],

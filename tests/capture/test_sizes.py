@@ -1,13 +1,16 @@
 """Which sizes stay symbolic, and what is reported where a module's code fixes them."""
 
+import importlib
 import re
 
 import pytest
+import sympy as sp
 
 import costmodel as cm
 from costmodel.capture import from_torch
+from costmodel.capture._sizes import Translation
 from costmodel.errors import CostmodelError, SizeError, UnknownNameError
-from costmodel.symbols import symbols
+from costmodel.symbols import symbol, symbols
 
 torch = pytest.importorskip("torch", reason="from_torch needs torch")
 
@@ -180,3 +183,30 @@ def test_a_symbolic_capture_equals_captures_at_concrete_sizes():
 def test_dims_that_do_not_fit_the_inputs_are_refused(dims, message):
     with pytest.raises((CostmodelError, UnknownNameError), match=message):
         from_torch(nn.Linear(16, 8), rows(3, 6), dims=dims)
+
+
+@pytest.mark.parametrize(
+    ("name", "divisors"),
+    [
+        ("FloorDiv", (3,)),
+        ("CeilDiv", (3,)),
+        ("Mod", (3,)),
+        ("PythonMod", (3,)),
+        ("ModularIndexing", (3, 2)),
+        ("Max", (7,)),
+        ("Min", (7,)),
+        ("PowByNatural", (2,)),
+        *((name, ()) for name in ("FloorToInt", "TruncToInt", "CeilToInt", "RoundToInt")),
+    ],
+)
+def test_functions_of_sizes_are_torchs(name, divisors):
+    """Those of one argument on halves: torch rounds 5/2 to 2, and 7/2 to 4."""
+    function = getattr(importlib.import_module("torch.utils._sympy.functions"), name)
+    torchs, ours = sp.Symbol("s0", positive=True, integer=True), symbol("seq")
+    translation = Translation()
+    translation.names[torchs] = ours
+    found = translation.expression(function(torchs / 2 if not divisors else torchs, *divisors))
+    for size in range(1, 25):
+        given = sp.Rational(size, 2) if not divisors else sp.Integer(size)
+        expected = round(given) if name == "RoundToInt" else function(given, *map(sp.Integer, divisors))
+        assert found.xreplace({ours: sp.Integer(size)}) == expected

@@ -228,6 +228,16 @@ def test_twice_the_length_takes_twice_the_time_beyond_the_chosen_positions(devic
         assert long / short == pytest.approx(4, rel=0.15)
 
 
+def test_on_a_cpu_lists_of_latents_take_as_long_as_those_of_keys_and_values():
+    """Its attention computes each head on its own, whether their keys are values too or not."""
+    sizes = {"batch": 1, "heads": 16, "kv_heads": 1, "head_dim": 576, "value_dim": 512, "top_k": 2048}
+    alike = [
+        predict(get("top-k-attention")(latent=latent), "xeon-8480plus", seq=16384, **sizes).seconds
+        for latent in (False, True)
+    ]
+    assert alike[1] / alike[0] == pytest.approx(1, rel=0.05)
+
+
 def test_decoding_reads_the_chosen_latents_and_keeps_all():
     sizes = {"batch": 3, "heads": 16, "kv_rank": 64, "rope_dim": 8}
     few, many = (evaluate(SparseLatentCore(), **sizes, seq_kv=n, top_k=100) for n in (100, 1000))

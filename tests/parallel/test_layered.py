@@ -137,13 +137,16 @@ def test_the_stages_together_have_every_layer(name):
 
 @pytest.mark.parametrize(("name", "pairs"), [("xlstm-7b", [2]), ("rwkv-4-169m", [2]), ("mamba-130m", [1]),
                                              ("t5-large", [2, 3]), ("codestral-mamba-7b", [1]),
-                                             ("nemotron-nano-9b-v2", [1, 1, 1])])  # fmt: skip
+                                             ("nemotron-nano-9b-v2", [1, 1, 1]),
+                                             ("olmo-2-7b", [2])])  # fmt: skip
 @pytest.mark.parametrize("tensor", [2, 4])
 def test_each_pair_of_products_gathers_and_scatters_positions_once(name, pairs, tensor):
     """Korthikanti et al., §4.2.2: (t − 1)/t of b·s·d numbers before and after a pair, in both directions.
 
-    A decoder layer also gathers its encoder's output. Mamba sums rank + 2·states numbers per token, which
-    moves twice their bytes (a ring's all-reduce).
+    All positions are gathered before the first product, and scattered after the second (Figure 5). A decoder
+    layer also gathers its encoder's output. Mamba sums rank + 2·states numbers per token, which moves twice
+    their bytes (a ring's all-reduce), and OLMo 2 a number per token for its norm of all queries, and of all
+    keys (OLMo team, arXiv 2501.00656, §3.1), of which each device has a part.
     """
     model, c = Layered.of(load(name)), load(name).fields
     lengths = [256, 512] if model.encodes else [512] * len(pairs)
@@ -153,8 +156,11 @@ def test_each_pair_of_products_gathers_and_scatters_positions_once(name, pairs, 
         forward, backward = kind.model("fwd"), kind.model("bwd")
         assert sent(forward, "all-gather") == sent(backward, "reduce-scatter") == pairs[i] * rows + encoded
         assert sent(forward, "reduce-scatter") == sent(backward, "all-gather") == pairs[i] * rows
-        summed = c.rank + 2 * c.state if name.startswith("mamba") else 0
+        summed = {"mamba-130m": lambda: c.rank + 2 * c.state, "olmo-2-7b": lambda: 2}.get(name, int)()
         assert sent(forward, "all-reduce") == sent(backward, "all-reduce") == 2 * rows * summed / c.d_model
+        which = {"all-gather": "G", "reduce-scatter": "S"}
+        order = "".join(which.get(p.options.get("collective"), "") for p in forward.cost.phases)
+        assert order.replace("GG", "G") == "GS" * pairs[i]
 
 
 def test_mixers_side_by_side_gather_and_scatter_one_by_one():
@@ -238,7 +244,7 @@ def test_a_row_of_the_plan_equals_the_step_of_its_layout(name):
         ("xlstm-7b", {"tensor": 3}, "8 heads over tensor = 3 .* 2 or 4 would"),
         ("codestral-mamba-7b", {"tensor": 16}, "8 groups of Mamba-2 over tensor = 16 .* 8 would"),
         ("t5-large", {"tensor": 2}, "needs sequence_parallel"),
-        ("t5-large", {"tensor": [2, 1], "data": [1, 2]}, "needs sequence_parallel"),
+        ("t5-large", {"tensor": [2, 1], "data": [1, 2]}, "tensor = 2 needs sequence_parallel"),
         ("t5-large", {"pipeline": 64}, "48 layers over .* = 64 leave .* up to 48"),
     ],
 )

@@ -1,6 +1,7 @@
 """Training mixtures of experts on many devices: the papers' volumes, what is conserved, what is refused."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from costmodel.parallel import (
     stack_of,
 )
 from costmodel.parallel.limits import fits
+from costmodel.parallel.search import layouts
 
 H200 = "nvidia/h200-sxm"
 MODELS = ["mixtral-8x7b", "qwen1.5-moe-a2.7b", "qwen3-30b-a3b", "deepseek-v2-lite", "deepseek-v3"]
@@ -37,9 +39,15 @@ def step(name="mixtral-8x7b", devices=16, batch=64, seq=2048, node=8, **numbers)
 
 @pytest.mark.parametrize("name", MODELS)
 def test_one_device_has_all_parameters_of_the_model(name):
-    """The last norm, biases and the routers' offsets are left out: less than a thousandth."""
+    """To a thousandth; `test_layered` compares models whose plan has all of their own parts."""
     whole = step(name, devices=1, batch=1)
     assert float(whole.parameters) == pytest.approx(load(name).parameters, rel=1e-3)
+
+
+def test_offsets_of_routers_are_parameters_too():
+    """DeepSeek-V3 has one per expert and layer."""
+    whole = step("deepseek-v3", devices=1, batch=1)
+    assert float(whole.parameters) == load("deepseek-v3").parameters
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -237,12 +245,38 @@ def test_a_row_of_the_plan_equals_its_step_and_spreads_experts():
     assert (found["memory_bytes"] <= 0.92 * again.capacity).all()
 
 
+@pytest.mark.parametrize("width", [14336, 14336 + 2, 14335])
+def test_the_plans_layouts_are_all_that_can_run(width):
+    """Every combination is tried, and what `Layout.check` refuses left out, as are experts cut otherwise.
+
+    An expert is cut over all devices that share a layer, or over none.
+    """
+    own = load("mixtral-8x7b")
+    model = Layered.of(dataclasses.replace(own, fields=own.fields.replaced(d_expert=width)))
+    assert model.expert_width == width
+    names = ("tensor", "pipeline", "data", "expert", "expert_tensor")
+    wanted = set()
+    for numbers in itertools.product((1, 2, 4), (1, 2, 4), (1, 2, 4), range(1, 9), (1, 2, 4)):
+        layout = Layout(**dict(zip(names, numbers, strict=True)), sequence_parallel=True)
+        try:
+            layout.check(model, 8, 4)
+        except CostmodelError:
+            continue
+        if layout.expert_tensor in (1, layout.tensor):
+            wanted.add(numbers)
+    found = layouts(model, Cluster(device=H200, devices=4), 8)
+    rows = [row for one in found for row in zip(*(getattr(one.numbers, name) for name in names), strict=True)]
+    assert {tuple(map(int, row)) for row in rows} == wanted
+
+
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
         ({"expert": 3}, "8 experts over expert = 3 .* 2 or 4 would"),
         ({"expert": 8, "data": 4, "pipeline": 4}, "4 devices that hold a layer.* = 8 .* 4 would"),
         ({"tensor": 2, "data": 8}, "tensor = 2 needs sequence_parallel"),
+        # An expert is 14,336 = 2¹¹ · 7 wide.
+        ({"expert_tensor": 3}, "14336 columns of an expert .* = 3 .* 2 or 4 would"),
         ({"expert_tensor": 2}, "1 devices that share a layer.* = 2 .* 1 would"),
         (
             {"tensor": 4, "data": 4, "sequence_parallel": True, "expert": 8, "expert_tensor": 4},

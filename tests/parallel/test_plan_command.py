@@ -40,7 +40,7 @@ def test_plans_of_mixtures_spread_experts_and_show_the_column(capsys):
     [
         (["plan", "gnmt", *MODEL[2:]], "it is not known how devices share its layers"),
         ([*MODEL, "seq_kv=128"], "seq_kv is an encoder's length"),
-        (["plan", "mixtral-8x7b", *MODEL[2:]], "nothing fits"),
+        (["plan", "mixtral-8x7b", *MODEL[2:]], "expert 8, recompute full"),
         (["plan", "llama-3-70b", *MODEL[2:]], "nothing fits"),
         (["plan", "lama-2-7b", *MODEL[2:]], "llama-2-7b"),
         ([*MODEL[:-1], "seq=1,2"], "one value each"),

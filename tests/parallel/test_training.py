@@ -1,6 +1,7 @@
 """Training on many devices: published iterations, the papers' formulas, a simulated pipeline."""
 
 import itertools
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -518,6 +519,35 @@ def test_the_plan_fits_and_has_the_published_layout_near_its_best():
     assert float(theirs["seconds"].iloc[0]) < 1.35 * float(found["seconds"].iloc[0])
 
 
+def test_a_plan_with_tiled_attention_lists_no_layout_twice():
+    """There are no stored scores that `selective` would recompute: it is the same as `none`."""
+    asked = small()
+    found = plan(asked.model, asked.cluster, batch=32, seq=1024)
+    again = replace(asked, layout=replace(asked.layout, recompute="selective"))
+    assert (again.seconds, again.memory_bytes) == (asked.seconds, asked.memory_bytes)
+    assert set(found["recompute"]) == {"none", "full"}
+
+
+def test_rows_of_a_plan_have_the_figures_of_their_step():
+    asked = small(data=4, pipeline=1, micro_batch=2)
+    step = {"batch": 32, "seq": 1024, "gradient_bytes": 4.0, "rung": "bound"}
+    training = replace(asked, cluster=Cluster(device=A100, devices=8, price=2.0), **step)
+    found = plan(training.model, training.cluster, **step)
+    (row,) = found.query(
+        "tensor == 2 and data == 4 and micro_batch == 2 and not sequence_parallel and recompute == 'none'"
+        " and zero == 0"
+    ).to_dict("records")
+    figures = {f"{name}_s": value for name, value in training.parts.items()}
+    figures |= {f"{name}_bytes": value for name, value in training.memory.items()}
+    names = ("seconds", "memory_bytes", "utilisation", "tokens_per_second", "energy_j", "cost")
+    figures |= {name: getattr(training, name) for name in names}
+    assert {name: row[name] for name in figures} == pytest.approx(
+        {name: float(value) for name, value in figures.items()}, rel=1e-12
+    )
+    choices = ("pipeline", "interleave", "expert", "expert_tensor", "zero", "sequence_parallel", "recompute")
+    assert set(found) == {*figures, "tensor", "data", "micro_batch", *choices}
+
+
 def test_energy_and_cost_follow_from_power_and_price():
     training = small_with(small(), cluster=Cluster(device=A100, devices=8, price=2.0))
     assert float(training.energy_j) == pytest.approx(8 * 400 * float(training.seconds))
@@ -549,6 +579,48 @@ def test_energy_and_cost_follow_from_power_and_price():
 def test_impossible_layouts_are_refused_with_what_would_do(numbers, message):
     with pytest.raises(CostmodelError, match=message):
         small(**numbers)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ({"tensor": 8, "pipeline": 1, "data": 3}, {"tensor": 8, "pipeline": 2, "data": 3}),
+        ({"tensor": 8, "pipeline": 1, "data": 3}, {"tensor": 3, "pipeline": 1, "data": 8}),
+        ({"pipeline": 8, "data": 3}, {"pipeline": 12, "data": 2}),
+        ({"pipeline": 4, "data": 6, "interleave": 2}, {"pipeline": 4, "data": 6, "interleave": 3}),
+        ({"data": 24, "micro_batch": 2}, {"data": 24, "micro_batch": 3}),
+        ({"data": 24, "micro_batch": 2}, {"data": 24, "micro_batch": 1, "expert": 2}),
+        # 12 sequences per copy: 12 micro-batches are three rounds of four stages, 3 are none.
+        (
+            {"pipeline": 6, "data": 4, "micro_batch": 1, "interleave": 1},
+            {"pipeline": 2, "data": 12, "micro_batch": 4, "interleave": 2},
+        ),
+    ],
+)
+def test_a_layout_that_cannot_run_is_refused_among_others_as_it_is_alone(good, bad):
+    """Three layouts at once, the bad one in any place."""
+    model = Transformer(num_layers=8, d_model=1024, heads=8, vocab=32000)
+
+    def refused(*several):
+        names = {name for one in several for name in one}
+        numbers = {name: [one.get(name, 1) for one in several] for name in names}
+        with pytest.raises(CostmodelError) as error:
+            Layout(**numbers).check(model, 48, 24)
+        return str(error.value)
+
+    Layout(**good).check(model, 48, 24)
+    alone = refused(bad)
+    assert {refused(bad, good, good), refused(good, bad, good), refused(good, good, bad)} == {alone}
+
+
+@pytest.mark.parametrize(
+    ("batch", "copies", "near"), [(36, 8, "6 or 9"), (2**40 - 1, 16, "15 or 17"), (7, 8, "7")]
+)
+def test_the_nearest_numbers_that_divide_a_batch_are_named_however_large_it_is(batch, copies, near):
+    """2⁴⁰ − 1 = (2²⁰ − 1)(2²⁰ + 1) = 3·5²·11·31·41 · 17·61681."""
+    model = Transformer(num_layers=8, d_model=1024, heads=8, vocab=32000)
+    with pytest.raises(CostmodelError, match=f"= {copies} does not divide evenly; {near} would$"):
+        Layout(data=copies).check(model, batch, copies)
 
 
 def test_the_plans_layouts_are_all_that_can_run():
@@ -589,12 +661,49 @@ def test_the_plans_layouts_are_all_that_can_run():
     assert set(found) == wanted
 
 
-def test_a_model_that_does_not_fit_is_refused_with_what_is_missing():
-    model = Transformer(num_layers=96, d_model=12288, heads=96, vocab=51200)
-    with pytest.raises(
-        CostmodelError, match=r"nothing fits.*GB too much, most of it .*about \d+ devices would"
-    ):
-        plan(model, Cluster(device=A100, devices=8), batch=8, seq=2048)
+@pytest.mark.parametrize(
+    ("sizes", "device", "devices", "mostly", "do"),
+    [
+        (
+            {"num_layers": 96, "d_model": 12288, "heads": 96, "vocab": 51200},
+            A100,
+            8,
+            "optimiser",
+            "64 devices would do",
+        ),
+        # One head cannot be shared, and each copy gathers the whole table of words: 34 GB with its gradients.
+        (
+            {"num_layers": 1, "d_model": 8192, "heads": 1, "vocab": 2**20, "dtype": "fp16"},
+            "nvidia/t4",
+            32,
+            "gathered",
+            "not even 512 devices would do, but more memory per device",
+        ),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused_with_what_is_missing(sizes, device, devices, mostly, do):
+    """Of the layout that needs least; how many devices would do is tried."""
+    model, cluster = Transformer(**sizes), Cluster(device=device, devices=devices)
+    steps = [
+        Training(model=model, cluster=cluster, layout=layout, batch=16 * devices, seq=16)
+        for layout in layouts(model, cluster, 16 * devices)
+    ]
+    least = min(steps, key=lambda step: step.memory_bytes.min())
+    at = int(np.argmin(least.memory_bytes))
+    needed, room = float(least.memory_bytes[at]), 0.92 * least.capacity
+    with pytest.raises(CostmodelError) as refusal:
+        plan(model, cluster, batch=16 * devices, seq=16)
+    cut = ", ".join(
+        f"{name} {getattr(least.layout.numbers, name)[at]:.0f}" for name in ("tensor", "pipeline", "data")
+    )
+    assert str(refusal.value) == (
+        f"nothing fits: the smallest layout ({cut}, recompute {least.layout.recompute}, "
+        f"zero {least.layout.zero}) takes {needed / 1e9:.1f} GB of {room / 1e9:.1f} GB per device, "
+        f"{(needed - room) / 1e9:.1f} GB too much, most of it {mostly}; {do}"
+    )
+    if enough := re.match(r"(\d+) devices", do):
+        assert len(plan(model, Cluster(device=device, devices=int(enough[1])), batch=16 * devices, seq=16))
+    assert max(least.memory, key=lambda kind: (least.memory[kind] + 0 * least.memory_bytes)[at]) == mostly
 
 
 def test_a_batch_that_no_layout_divides_is_refused_with_what_does_not_divide():
@@ -660,6 +769,12 @@ def test_impossible_numbers_of_a_layout_are_refused(numbers):
     (name,) = numbers
     with pytest.raises(SizeError, match=f"layout: {name}: wanted a whole number of at least 1, got"):
         Layout(**numbers)
+
+
+def test_numbers_of_a_layout_have_at_most_40_bits():
+    assert Layout(data=2**40).devices == 2**40
+    with pytest.raises(SizeError, match=f"layout: data: wanted at most {2**40}, got {2**40 + 1}"):
+        Layout(data=2**40 + 1)
 
 
 @pytest.mark.parametrize("margin", [1.5, 1, -0.1, float("nan")])

@@ -87,6 +87,15 @@ def test_no_more_has_to_be_read_than_changes_the_result(torch, tmp_path, case):
     assert row["least_bytes"] == 4 * int((gradient != 0).sum()) + w.nbytes
 
 
+def test_a_gradient_that_is_the_input_itself_is_read_once(torch, tmp_path):
+    """Of a loss of y · x: the trace shows two shapes that are the same."""
+    x, w = torch.randn(2, 6, 5, 4, requires_grad=True), torch.randn(6, 6, 1, 1, requires_grad=True)
+    path = record(tmp_path / "cpu.json", lambda: torch.conv2d(x, w).backward(x.detach()))
+    (row,) = (row for row in _rows(path) if row["direction"] == "bwd")
+    assert row["least_bytes"] == x.nbytes + w.nbytes
+    assert row["read_bytes"] == 2 * x.nbytes + w.nbytes
+
+
 def test_only_the_gradients_that_are_wanted_count(torch, tmp_path):
     """The first layer of a network has no input gradient; of frozen weights there is none."""
     x, w, call = _case(torch, "3 × 3")

@@ -76,6 +76,15 @@ def test_one_kernel_over_a_list_computes_in_the_format_that_its_name_has(tmp_pat
     assert (foreach["in_place"], adam["in_place"]) == (True, True)
 
 
+def test_a_list_that_is_scaled_in_place_is_read_once(tmp_path):
+    events = [
+        op("aten::_foreach_mul_", 0, 9, 1, shapes((30, 10), (20,)), number("0.9")),
+        kernel(FOREACH.format("BinaryOpScalarFunctor<float, 1, 1, 0>"), 20, 5, 1),
+    ]
+    (row,) = read_trace(write(tmp_path / "gpu.json", events, H200)).to_dict("records")
+    assert row["read_bytes"] == row["least_bytes"] == row["written_bytes"] == 4 * 320
+
+
 def test_a_list_that_is_not_updated_in_place_is_read_whole(tmp_path):
     events = [
         op("aten::_foreach_sqrt", 0, 9, 1, shapes((30, 10), (20,))),
@@ -118,6 +127,52 @@ def test_the_memory_that_a_concatenation_allocates_tells_its_format(torch, tmp_p
     assert (row["op"], row["m"], row["n"]) == ("pass_concatenate", 8, 7)
     assert row["read_bytes"] == row["written_bytes"] == kept[0].nbytes
     assert row["least_bytes"] == y.nbytes
+
+
+@pytest.mark.parametrize(
+    ("when", "device", "more", "told"),
+    [
+        *((when, 0, 0, True) for when in (10, 12, 15)),
+        *((when, 0, 0, False) for when in (9, 16)),
+        (12, 1, 0, False),
+        (12, 0, 2, False),  # no multiple of the elements
+    ],
+)
+def test_memory_of_the_host_is_an_operations_from_its_start_to_its_end(tmp_path, when, device, more, told):
+    """Marks in Kineto's form [µs]; a GPU's memory (device type 1) is no result of an operation here."""
+    call = op("aten::cat", 10, 5, 1, shapes((4, 6), (10, 6)), number("0"))
+    said = {"Addr": 64, "Bytes": 14 * 6 * 2 + more, "Device Type": device}
+    mark = {
+        "ph": "i",
+        "cat": "cpu_instant_event",
+        "name": "[memory]",
+        "pid": 1,
+        "tid": 1,
+        "ts": when,
+        "args": said,
+    }
+    (row,) = read_trace(write(tmp_path / "cpu.json", [mark, call]), gpu="cpu/xeon-8480plus").to_dict(
+        "records"
+    )
+    assert row["op"] == ("pass_concatenate" if told else "aten::cat")
+    if told:
+        assert row["written_bytes"] == 14 * 6 * 2
+
+
+def test_memory_that_is_freed_again_is_no_result(tmp_path):
+    """What an operation needs while it runs."""
+    call = op("aten::cat", 10, 5, 1, shapes((4, 6), (10, 6)), number("0"))
+    mark = {"ph": "i", "cat": "cpu_instant_event", "name": "[memory]", "pid": 1, "tid": 1}
+    result, needed = 14 * 6 * 4, 1000
+    changes = ((11, 64, needed), (12, 128, result), (13, 64, -needed))
+    marks = [
+        {**mark, "ts": when, "args": {"Addr": place, "Bytes": size, "Device Type": 0}}
+        for when, place, size in changes
+    ]
+    (row,) = read_trace(write(tmp_path / "cpu.json", [*marks, call]), gpu="cpu/xeon-8480plus").to_dict(
+        "records"
+    )
+    assert (row["op"], row["written_bytes"]) == ("pass_concatenate", result)
 
 
 def test_without_it_the_reason_says_how_to_record_it(torch, tmp_path):

@@ -66,6 +66,21 @@ def test_what_goes_to_places_of_a_table_may_all_go_to_one(torch, tmp_path, case)
     assert (row["least_bytes"], row["least_written_bytes"]) == (needed, 1)
 
 
+def test_of_more_values_than_places_only_some_are_read(torch, tmp_path):
+    t = Tensors(torch)
+    half = t.all[:60]
+    row = _row(record(tmp_path / "cpu.json", lambda: t.table.scatter_(0, half, t.rows)), "aten::scatter_")
+    assert row["read_bytes"] == half.nbytes + 60 * 8 * 4
+    assert row["least_bytes"] <= row["read_bytes"]
+    assert row["written_bytes"] == 60 * 8 * 4
+
+
+def test_values_that_are_repeated_do_not_tell_how_many_are_written(torch, tmp_path):
+    t = Tensors(torch)
+    path = record(tmp_path / "cpu.json", lambda: t.table.index_put_((t.places,), t.rows[:1]))
+    assert not read_trace(path, gpu=CPU)["op"].str.startswith("pass_scatter").any()
+
+
 @pytest.mark.parametrize("name", ["scatter_add", "index_add", "scatter"])
 def test_a_result_that_is_new_is_written_whole(torch, tmp_path, name):
     t = Tensors(torch)

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 from recorded import NONE, bf16, fp32, kernel, number, op, record, write
@@ -11,7 +12,7 @@ from costmodel.layers.memory_pass import OPERATIONS
 from costmodel.score import score
 from costmodel.traces import _lists, read_trace
 from costmodel.traces._lists import _each
-from costmodel.traces._operands import NUMBERED, WIDTHS
+from costmodel.traces._operands import NUMBERED, WIDTHS, _elements
 from costmodel.traces._passes import READERS
 from costmodel.traces._pointwise import _normalised, pointwise
 from costmodel.traces._windows import _COPIED, _PADS, _WEIGHED
@@ -37,6 +38,7 @@ class Tensors:
         self.x, self.y, self.row, self.column = draw(6, 40), draw(6, 40), draw(40), draw(6, 1)
         self.bf, self.half, self.wide = self.x.bfloat16(), self.x.half(), self.x.double()
         self.mask, self.long, self.few = self.x > 0, self.x.long(), torch.randint(0, 6, (4, 3))
+        self.left = draw(6, 20)
         self.number = torch.tensor(1)  # as which the profiler sees the 7 of ``x // 7``
         self.byte = torch.randint(0, 99, (6, 40), dtype=torch.uint8)
         self.columns = torch.zeros(6, 5, dtype=torch.int64)
@@ -92,6 +94,8 @@ CASES = {
     "aten::softplus": (lambda t: t.torch.nn.functional.softplus(t.x), "x"),
     "aten::hardswish": (lambda t: t.torch.nn.functional.hardswish(t.bf), "bf"),
     "aten::glu": (lambda t: t.torch.nn.functional.glu(t.x), "x"),
+    "aten::glu_backward": (lambda t: t.torch.ops.aten.glu_backward(t.left, t.x, -1), "left x"),
+    "aten::gt out": (lambda t: t.torch.gt(t.x, t.y, out=t.mask), "x y"),
     "aten::mse_loss": (lambda t: t.torch.nn.functional.mse_loss(t.x, t.y), "x y"),
     "aten::smooth_l1_loss": (
         lambda t: t.torch.nn.functional.smooth_l1_loss(t.x, t.y, reduction="none"),
@@ -164,6 +168,10 @@ CASES = {
     ),
     "aten::_softmax": (lambda t: t.x.softmax(0), "x"),
     "aten::bucketize": (lambda t: t.torch.bucketize(t.x, t.few[:1, :1].flatten().float()), "x"),
+    "aten::bucketize narrow": (
+        lambda t: t.torch.bucketize(t.x, t.few[:1, :1].flatten().float(), out_int32=True),
+        "x",
+    ),
     "aten::masked_fill": (lambda t: t.x.masked_fill(t.mask, 0.0), "x mask"),
     "aten::lerp": (lambda t: t.x.lerp(t.y, 0.5), "x y"),
     "aten::addcmul": (lambda t: t.x.addcmul(t.y, t.row), "x y row"),
@@ -203,6 +211,57 @@ def test_bytes_are_those_of_the_tensors(torch, tmp_path, case):
     assert row["written_bytes"] == sum(each.nbytes for each in results)
     assert row.get("least_bytes", 0) <= row.get("read_bytes", 0)
     assert row["in_place"] == (case.split()[0].endswith("_") and row["op"] not in _NEW)
+
+
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    [
+        ("aten::div", "fp64"),  # fp32 over fp64
+        ("aten::add formats", "fp32"),  # and bf16
+        ("aten::mul flags", "fp32"),  # and flags
+        ("aten::sub", "fp32"),  # whole numbers of 64 bits less fp32
+        ("aten::neg", "bf16"),
+    ],
+)
+def test_the_format_is_the_widest_floating_point_one(torch, tmp_path, case, dtype):
+    t = Tensors(torch)
+    path = record(tmp_path / "cpu.json", lambda: CASES[case][0](t))
+    (row,) = passes(read_trace(path, gpu="cpu/xeon-8480plus"), case.split()[0])
+    assert row["dtype"] == dtype
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides"),
+    [
+        ((6, 40), (40, 1)),
+        ((40, 6), (1, 40)),
+        ((6, 40), (0, 1)),
+        ((6, 4, 40), (100, 0, 1)),  # columns of a wider table, each row repeated
+        ((91, 10), (1, 1)),  # windows that overlap
+        ((6, 91, 10), (0, 1, 1)),
+        ((3, 5), (50, 7)),
+        ((), ()),
+    ],
+)
+def test_a_view_covers_as_many_elements_as_it_has_places_in_memory(shape, strides):
+    memory = np.arange(2000)
+    view = np.lib.stride_tricks.as_strided(memory, shape, [step * memory.itemsize for step in strides])
+    assert _elements(shape, strides) == len(np.unique(view))
+
+
+def test_a_gpu_keeps_no_exponentials_of_a_log_sigmoid(tmp_path):
+    events = [op("aten::log_sigmoid_forward", 0, 9, 1, fp32(6, 40)), kernel("log_sigmoid", 20, 5, 1)]
+    (row,) = read_trace(write(tmp_path / "gpu.json", events, H200)).to_dict("records")
+    assert row["written_bytes"] == row["least_written_bytes"] == 6 * 40 * 4
+
+
+def test_flags_and_a_number_give_whole_numbers_whose_width_is_not_told(torch, tmp_path):
+    flags = torch.zeros(6, 40, dtype=torch.bool)
+    path = record(tmp_path / "cpu.json", lambda: (flags + 1, flags & 5))
+    read = read_trace(path, gpu="cpu/xeon-8480plus")
+    assert {"aten::add", "aten::bitwise_and"} <= set(read["torch_op"])
+    assert not passes(read, "aten::add")
+    assert not passes(read, "aten::bitwise_and")
 
 
 def test_a_gated_units_table_is_its_result(torch, tmp_path):

@@ -361,14 +361,16 @@ def test_recurrent_layers_take_the_time_to_their_last_step(tmp_path):
         [
             op("aten::lstm", 0, 90, 1, fp32(50, 8, 32), states, ([[256, 32]], "TensorList", ""), *flags),
             op("aten::_cudnn_rnn", 5, 80, 2, fp32(50, 8, 32)),
-            kernel("elemWiseRNNcell", 10, 5, 2),
             kernel("elemWiseRNNcell", 30, 5, 2),
+            kernel("elemWiseRNNcell", 10, 5, 2),
+            kernel("gemm", 16, 8, 2),
         ],
         H200,
     )
     (row,) = read_trace(path).to_dict("records")
     assert (row["op"], row["seq"], row["batch"], row["hidden"]) == ("lstm", 50, 8, 64)
     assert row["latency_s"] == pytest.approx(25e-6)
+    assert row["kernel"] == "gemm"  # the longest
 
 
 @pytest.mark.parametrize(
@@ -636,6 +638,15 @@ def test_times_below_zero_count_as_none_and_short_ones_in_full(tmp_path):
     assert table["aten::inner"] == pytest.approx(15e-6)
 
 
+def test_of_two_operations_that_start_together_the_longer_one_calls(tmp_path):
+    """Whichever is listed first: 10 µs of which 4 are the inner one's."""
+    calls = [op("aten::relu", 0, 4, 2, fp32(8, 16)), op("aten::outer", 0, 10, 1)]
+    for order in (calls, calls[::-1]):
+        table = read_trace(write(tmp_path / "cpu.json", order), gpu="cpu/xeon-8480plus")
+        times = dict(zip(table["op"], table["latency_s"], strict=True))
+        assert times == pytest.approx({"aten::outer": 6e-6, "relu": 4e-6})
+
+
 def test_a_single_row_is_read_once_whatever_its_stride(tmp_path):
     row = saying(op("aten::relu", 0, 9, 1, fp32(1, 48)), **{"Input Strides": [[0, 1]]})
     assert list(read_trace(write(tmp_path / "cpu.json", [row]), gpu="cpu/xeon-8480plus")["op"]) == ["relu"]
@@ -754,6 +765,33 @@ def test_the_gradient_of_a_recurrent_layer_on_a_cpu_is_one_layer_and_direction_e
     layer = OPERATIONS_MEASURED["lstm"].layer("fp32", gradients[0])
     sizes = {"batch": 3, "seq": 5, "input": 12, "hidden": 16, "num_layers": 1}
     assert evaluate(layer, **sizes)["matrix_flops"] == 2 * counted.get_total_flops()
+
+
+@pytest.mark.parametrize(("width", "described"), [(10, True), (4, False)])
+def test_the_gradient_of_a_recurrent_layer_with_another_state_is_not_described(tmp_path, width, described):
+    """An LSTM's state of 10 units; with projections its second weights have fewer columns."""
+    name, rest = "aten::mkldnn_rnn_layer_backward", (*[NONE] * 11, number("2"), number("10"))
+    call = op(name, 0, 9, 1, fp32(7, 3, 8), fp32(40, 8), fp32(40, width), *rest)
+    (row,) = read_trace(write(tmp_path / "cpu.json", [call]), gpu="cpu/xeon-8480plus").to_dict("records")
+    assert row["op"] == ("lstm" if described else name)
+
+
+def test_the_gradient_of_attention_of_one_query_is_no_step_of_decoding(torch, tmp_path):
+    q, k = (torch.randn(2, 4, length, 16, requires_grad=True) for length in (1, 48))
+    attention = torch.nn.functional.scaled_dot_product_attention
+    path = record(tmp_path / "cpu.json", lambda: attention(q, k, k).sum().backward())
+    table = read_trace(path, gpu="cpu/xeon-8480plus")
+    rows = table[table["torch_op"].str.contains("flash_attention")].set_index("direction")
+    assert rows["op"].to_dict() == {"fwd": "attention_decode", "bwd": "attention_prefill_noncausal"}
+    assert (rows.loc["bwd", "seq_q"], rows.loc["bwd", "seq_kv"]) == (1, 48)
+
+
+def test_a_norm_over_several_dimensions_has_rows_of_all_of_them(torch, tmp_path):
+    norm, x = torch.nn.LayerNorm((3, 32)), torch.randn(5, 6, 3, 32, requires_grad=True)
+    path = record(tmp_path / "cpu.json", lambda: norm(x).sum().backward())
+    table = read_trace(path, gpu="cpu/xeon-8480plus").query("op == 'layernorm'")
+    assert set(table["direction"]) == {"fwd", "bwd"}
+    assert (table[["m", "n"]] == [30, 96]).all(axis=None)
 
 
 def test_products_of_whole_numbers_have_their_format(torch, tmp_path):

@@ -5,7 +5,7 @@ from itertools import product
 
 import pandas as pd
 import pytest
-from recorded import record
+from recorded import fp32, number, op, record, write
 
 from costmodel.traces import read_trace
 from costmodel.traces._spans import Span
@@ -32,6 +32,8 @@ FORWARD = {
     "aten::_adaptive_avg_pool2d": lambda f, x: f.adaptive_avg_pool2d(x, (3, 4)),
     "aten::adaptive_max_pool2d": lambda f, x: f.adaptive_max_pool2d(x, (2, 3), return_indices=True),
     "aten::upsample_nearest2d": lambda f, x: f.interpolate(x, scale_factor=2),
+    # A last place of each side is skipped: 10 · (1/1.15) = 8.7.
+    "aten::upsample_nearest2d factor": lambda f, x: f.interpolate(x, scale_factor=1.15),
     "aten::upsample_nearest2d smaller": lambda f, x: f.interpolate(x, size=(4, 3)),
     "aten::upsample_bilinear2d": lambda f, x: f.interpolate(x, size=(20, 15), mode="bilinear"),
     "aten::upsample_trilinear3d": lambda f, x: f.interpolate(x, scale_factor=1.5, mode="trilinear"),
@@ -57,6 +59,15 @@ def test_bytes_are_those_of_the_images(torch, tmp_path, case):
     assert row["written_bytes"] == sum(each.nbytes for each in results)
     assert row["m"] * row["n"] == results[0].numel()
     assert row["least_bytes"] <= _read_in_any_case(torch, lambda image: FORWARD[case](functional, image), x)
+
+
+def test_one_number_stands_for_all_dimensions_and_none_for_the_widths(tmp_path):
+    """``max_pool2d``'s stride is its widths unless it is given: 9 × 10 places have 3 × 3 windows of 3 × 3."""
+    rest = (number("[3]"), number("[]"), number("[0]"), number("[1]"), number("False"))
+    call = op("aten::max_pool2d_with_indices", 0, 9, 1, fp32(2, 3, 9, 10), *rest)
+    (row,) = read_trace(write(tmp_path / "cpu.json", [call]), gpu="cpu/xeon-8480plus").to_dict("records")
+    assert row["written_bytes"] == 2 * 3 * 3 * 3 * (4 + 8)
+    assert row["least_bytes"] == 2 * 3 * 9 * 9 * 4
 
 
 @pytest.mark.parametrize("mode", ["nearest", "bilinear"])
@@ -99,16 +110,25 @@ def test_gradients_read_gradients_and_write_an_image(torch, tmp_path, case):
 
 @pytest.mark.parametrize("ceil", [False, True])
 def test_windows_are_as_many_as_torchs_and_touch_what_a_loop_says(torch, ceil):
-    x = torch.zeros(1, 1, 11)
-    for width, stride, padding, dilation in product((1, 2, 3), (1, 2, 5), (0, 1), (1, 2, 4)):
+    for length, width, stride, padding, dilation in product(
+        (11, 12), (1, 2, 3), (1, 2, 3, 5), (0, 1), (1, 2, 4)
+    ):
         if 2 * padding > width:
             continue
-        span = Span(11, width, stride, padding, dilation)
+        x, span = torch.zeros(1, 1, length), Span(length, width, stride, padding, dilation)
         outputs = span.outputs(ceil=ceil)
         result = _functional().max_pool1d(x, width, stride, padding, dilation, ceil)
         assert outputs == result.shape[-1]
         places = {o * stride - padding + t * dilation for o in range(outputs) for t in range(width)}
-        assert span.touched(outputs) == len(places & set(range(11)))
+        assert span.touched(outputs) == len(places & set(range(length)))
+
+
+def test_padding_that_cuts_sides_off_is_not_described(tmp_path):
+    """What is cut off need not be read."""
+    for pads, described in (("[1, 2, 0, 0]", True), ("[-1, 2, 0, 0]", False)):
+        call = op("aten::reflection_pad2d", 0, 9, 1, fp32(2, 3, 9, 10), number(pads))
+        (row,) = read_trace(write(tmp_path / "cpu.json", [call]), gpu="cpu/xeon-8480plus").to_dict("records")
+        assert (row["op"] == "pass_copy") == described
 
 
 def test_a_window_larger_than_its_side_is_none():
