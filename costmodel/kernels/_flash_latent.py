@@ -34,10 +34,9 @@ from costmodel.kernels.base import Array
 
 #: Libraries with a kernel for latents, by architecture, and the one for all others.
 _DEFAULT, _ELSEWHERE = {"hopper": "fa3", "blackwell": "trtllm"}, "triton"
-#: Heads up to which trtllm makes them the narrow side of its matrix instructions, as in other decoding steps.
+#: Heads up to which trtllm makes them the narrow side of its matrix instructions, as in other decoding steps;
+#: vLLM takes it over a list of keys up to as many.
 _NARROW = 16.0
-#: Keys of a part in triton.
-_PART_KEYS = 512.0
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,9 @@ class Library:
 
     Attributes
     ----------
-    rows : float
-        Heads that take as long as one: a tile's rows are computed whole.
+    rows, narrow : float
+        Heads that take as long as one: a tile's rows are computed whole. Up to `narrow` heads are a tile of
+        so many.
     cols : float
         Keys of a step.
     shares : (float, float)
@@ -68,9 +68,14 @@ class Library:
         them apart. vLLM's triton also sets outputs and statistics to zero.
     converts : float
         The same for a cache of 8 bits: queries are put together and converted.
+    native : bool
+        Whether keys of 8 bits are multiplied in their own format, with queries converted to it; else they are
+        widened.
     even : bool
         Whether every unit gets equally many keys, of one sequence or several, so that no wave is partly
         filled (FlashMLA's ``tile_scheduler_metadata``).
+    part_keys : float
+        Least keys of a part, of which there is a power of two; 0: parts fill the units.
     splits : bool
         Whether several units share a sequence's keys.
     bulk : bool
@@ -80,6 +85,7 @@ class Library:
     rows: float
     cols: float
     shares: tuple[float, float]
+    narrow: float = 0.0
     block: float = 128.0
     padded: float = 1.0
     key_cycles: float = 0.0
@@ -87,15 +93,21 @@ class Library:
     load: float = np.inf
     prepares: float = 0.0
     converts: float = 2.0
+    native: bool = False
     even: bool = False
+    part_keys: float = 0.0
     splits: bool = True
     bulk: bool = False
 
 
 LIBRARIES = {
     "fa3": Library(rows=64, cols=64, shares=(0.8, 0.8), key_cycles=88, even=True),
-    "trtllm": Library(rows=128, cols=128, shares=(0.46, 0.75), load=29, prepares=1),
-    "triton": Library(rows=16, cols=32, shares=(0.115, 0.115), block=16, prepares=3, converts=3),
+    "trtllm": Library(
+        rows=128, cols=128, shares=(0.46, 0.75), narrow=_NARROW, load=29, prepares=1, native=True
+    ),
+    "triton": Library(
+        rows=16, cols=32, shares=(0.115, 0.115), block=16, prepares=3, converts=3, part_keys=512
+    ),
 }
 _SPARSE = Library(
     rows=64, cols=64, shares=(0.65, 0.65), block=64, padded=64, prepares=1, converts=1, bulk=True
@@ -170,9 +182,6 @@ def partition(
 ) -> Latents:
     """Return how a library partitions one step.
 
-    On Blackwell a cache of 8 bits is multiplied in its own format, with queries converted to it; elsewhere,
-    and over a list, it is widened first.
-
     Parameters
     ----------
     device : Device
@@ -188,39 +197,42 @@ def partition(
     dtype, kv_dtype : str
         Format of queries and outputs, and of the cache.
     """
+
+    def of(library: Library, keys: Array) -> Latents:
+        size = dtypes.dtype(kv_dtype).bytes * width
+        found = kv_dtype if library.native else dtype
+        return _partition(device.units, library, batch, heads, keys, size, eight, found)
+
     eight = kv_dtype != dtype
-    size = dtypes.dtype(kv_dtype).bytes * width
-    dense = _partition(device, LIBRARIES[kernel], batch, heads, keys, size, eight, kernel, dtype, kv_dtype)
+    dense = of(LIBRARIES[kernel], keys)
     if listed is None or kernel == _ELSEWHERE or device.family not in LISTED:
         return dense
-    found = LISTED[device.family][eight]
-    over = _partition(device, found, batch, heads, listed, size, eight, "flashmla", dtype, dtype)
+    over = of(LISTED[device.family][eight], listed)
     if kernel != "trtllm" or eight:
         return over
     return _where(heads <= _NARROW, dense, over)
 
 
 def _partition(
-    device: Device,
+    units: float,
     found: Library,
     batch: Array,
     heads: Array,
     keys: Array,
     size: Array,
     eight: bool,
-    kernel: str,
     dtype: str,
-    kv_dtype: str,
 ) -> Latents:
+    """Return how a library partitions one step over so many keys, of so many bytes each."""
     filled = ceil_div(heads, found.padded) * found.padded
-    tile = np.where((kernel == "trtllm") & (heads <= _NARROW), _NARROW, found.rows)
+    tile = np.where(heads <= found.narrow, found.narrow, found.rows)
     blocks = ceil_div(filled, found.block)
     jobs = batch * blocks
-    if kernel == _ELSEWHERE:
-        parts = 2.0 ** np.floor(np.log2(np.clip(keys / _PART_KEYS, 1.0, device.units)))
+    if found.part_keys:
+        parts = 2.0 ** np.floor(np.log2(np.clip(keys / found.part_keys, 1.0, units)))
     else:
         most = ceil_div(keys, found.cols) if found.splits else np.ones_like(keys)
-        parts = filling_splits(device.units, jobs, most)
+        parts = filling_splits(units, jobs, most)
     widened = found.widen_cycles / np.where(blocks > 1, 2.0, 1.0)
     prepared = np.full(np.shape(jobs), found.converts if eight else found.prepares)
     return Latents(
@@ -234,7 +246,7 @@ def _partition(
         prepared=prepared + (filled > heads),
         even=np.full(np.shape(jobs), found.even),
         bulk=np.full(np.shape(jobs), found.bulk),
-        dtype=kv_dtype if kernel == "trtllm" else dtype,
+        dtype=dtype,
     )
 
 
