@@ -287,6 +287,37 @@ def residual(
     yield pointwise(use, "residual", "add", width)
 
 
+def feeding(
+    c: Fields,
+    use: Use,
+    sparse: bool,
+    *,
+    function: str = "silu",
+    shared: int = 0,
+    gated: bool = False,
+    extra: int = 0,
+) -> Iterator[Part]:
+    """Yield the second half of a layer: experts, or one feed-forward layer with a gate.
+
+    Parameters
+    ----------
+    c : Fields
+        Its sizes: `d_model`, and `d_expert`, `experts` and `top_k`, or `d_ff`.
+    use : Use
+        The use of the model.
+    sparse : bool
+        Whether the layer has experts.
+    function, shared, gated, extra
+        See `experts`; all but the first are of experts alone.
+    """
+    if not sparse:
+        inner = feed_forward(use, c.d_model, c.d_ff, function, gated=True)
+        return residual(use, "feed-forward", c.d_model, [inner])
+    sizes = (c.d_model, c.d_expert, c.experts, c.top_k)
+    half = experts(use, *sizes, function=function, shared=shared, gated=gated, extra=extra)
+    return residual(use, "feed-forward", c.d_model, half)
+
+
 def residual_then_norm(
     use: Use, name: str, width: Size, half: Iterable[Part], *, kind: str = "layer"
 ) -> Iterator[Part]:

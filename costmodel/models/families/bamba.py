@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 from costmodel.errors import CostmodelError, unknown_name
-from costmodel.models._blocks import Use, between_ends, experts, feed_forward, residual, stacks
+from costmodel.models._blocks import Use, between_ends, feed_forward, feeding, residual, stacks
 from costmodel.models._family import Family
 from costmodel.models._fields import ACT, DENSE, UNTIED, Field, Fields, fraction, function_of, of_layers, same
 from costmodel.models._heads import Heads, self_attention
@@ -104,18 +104,10 @@ BAMBA = Family(
 # -- Granite 4.0 -------------------------------------------------------------------------------
 
 
-def granite_half(c: Fields, use: Use) -> Iterable[Part]:
-    """Return the experts with the shared expert that all tokens pass; without experts, that one alone."""
-    function = function_of(c, "silu")
-    if not c.experts:
-        return [feed_forward(use, c.d_model, c.d_ff, function, gated=True)]
-    return experts(use, c.d_model, c.d_expert, c.experts, c.top_k, function=function, shared=c.d_shared)
-
-
 def granite_layer(c: Fields, use: Use, attends: bool) -> Iterator[Part]:
-    """Yield one layer of Granite 4.0."""
+    """Yield one layer of Granite 4.0; without experts, the shared one that all tokens pass is alone."""
     yield from residual(use, "mixer", c.d_model, mixer(c, use, attends, rotary=float(c.positions == "rope")))
-    yield from residual(use, "feed-forward", c.d_model, granite_half(c, use))
+    yield from feeding(c, use, c.experts > 0, function=function_of(c, "silu"), shared=c.d_shared)
 
 
 def granite(c: Fields, use: Use) -> Iterator[Part | Stack]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from costmodel.errors import CostmodelError
-from costmodel.models._blocks import Use, between_ends, experts, feed_forward, residual, stacks
+from costmodel.models._blocks import Use, between_ends, feeding, residual, stacks
 from costmodel.models._family import Family
 from costmodel.models._fields import DENSE, UNTIED, Field, Fields, of_layers
 from costmodel.models._latent import Indexer, Latent, latent_attention
@@ -151,19 +151,8 @@ def layer(c: Fields, use: Use, sparse: bool, own: bool) -> Iterator[Part]:
     """Yield one layer."""
     latent = latent_attention(use, Latent.of(c, _indexer(c, own)))
     yield from residual(use, "attention", c.d_model, latent)
-    if sparse:
-        half = experts(
-            use,
-            c.d_model,
-            c.d_expert,
-            c.experts,
-            c.top_k,
-            shared=c.shared * c.d_expert,
-            extra=c.experts if TRAITS[c.type].correction else 0,
-        )
-    else:
-        half = iter([feed_forward(use, c.d_model, c.d_ff, "silu", gated=True)])
-    yield from residual(use, "feed-forward", c.d_model, half)
+    offsets = c.experts if TRAITS[c.type].correction else 0
+    yield from feeding(c, use, sparse, shared=c.shared * c.d_expert, extra=offsets)
 
 
 def _has_experts(c: Fields) -> list[bool]:

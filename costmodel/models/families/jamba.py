@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from costmodel.models._blocks import Use, between_ends, experts, feed_forward, residual, stacks
+from costmodel.models._blocks import Use, between_ends, feeding, residual, stacks
 from costmodel.models._family import Family
 from costmodel.models._fields import ACT, DENSE, UNTIED, Field, Fields, fraction, function_of, same
 from costmodel.models._heads import Heads, self_attention
@@ -45,12 +45,7 @@ def layer(c: Fields, use: Use, attends: bool, sparse: bool) -> Iterator[Part]:
     else:
         mixer = selective(use, Selective.of(c, normed="gain"))
     yield from residual(use, "mixer", c.d_model, mixer)
-    function = function_of(c, "silu")
-    if sparse:
-        half = experts(use, c.d_model, c.d_expert, c.experts, c.top_k, function=function)
-    else:
-        half = iter([feed_forward(use, c.d_model, c.d_ff, function, gated=True)])
-    yield from residual(use, "feed-forward", c.d_model, half)
+    yield from feeding(c, use, sparse, function=function_of(c, "silu"))
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:

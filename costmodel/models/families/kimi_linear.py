@@ -10,8 +10,7 @@ from costmodel.models._blocks import (
     Use,
     between_ends,
     convolution,
-    experts,
-    feed_forward,
+    feeding,
     gate,
     keeping,
     linear,
@@ -141,21 +140,8 @@ def layer(c: Fields, use: Use, attends: bool, has_experts: bool) -> Iterator[Par
     latent = Latent.of(c, rotated=False)
     mixer = latent_attention(use, latent) if attends else delta_attention(c, use)
     yield from residual(use, "attention", c.d_model, mixer)
-    function = function_of(c, "silu")
-    if has_experts:
-        half = experts(
-            use,
-            c.d_model,
-            c.d_expert,
-            c.experts,
-            c.top_k,
-            function=function,
-            shared=c.shared * c.d_expert,
-            extra=c.experts,
-        )
-    else:
-        half = iter([feed_forward(use, c.d_model, c.d_ff, function, gated=True)])
-    yield from residual(use, "feed-forward", c.d_model, half)
+    function, shared = function_of(c, "silu"), c.shared * c.d_expert
+    yield from feeding(c, use, has_experts, function=function, shared=shared, extra=c.experts)
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:

@@ -9,8 +9,7 @@ from costmodel.models._blocks import (
     Use,
     between_ends,
     convolution,
-    experts,
-    feed_forward,
+    feeding,
     linear,
     pointwise,
     residual,
@@ -72,12 +71,7 @@ def layer(c: Fields, use: Use, attends: bool, sparse: bool) -> Iterator[Part]:
     heads = Heads(d_model=c.d_model, heads=c.heads, kv_heads=c.kv_heads, head_dim=c.head_dim, qk_norm="head")
     mixer = self_attention(use, heads) if attends else short_convolution(c, use)
     yield from residual(use, "mixer", c.d_model, mixer)
-    if sparse:
-        offsets = c.experts if c.offsets else 0
-        half = experts(use, c.d_model, c.d_expert, c.experts, c.top_k, extra=offsets)
-    else:
-        half = iter([feed_forward(use, c.d_model, c.d_ff, "silu", gated=True)])
-    yield from residual(use, "feed-forward", c.d_model, half)
+    yield from feeding(c, use, sparse, extra=c.experts if c.offsets else 0)
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:

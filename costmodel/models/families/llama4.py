@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 
-from costmodel.models._blocks import Use, between_ends, experts, feed_forward, residual, stacks
+from costmodel.models._blocks import Use, between_ends, feeding, residual, stacks
 from costmodel.models._family import Family
 from costmodel.models._fields import DENSE, UNTIED, Field, Fields, each_layer, fraction, of_layers
 from costmodel.models._heads import Heads, self_attention
@@ -68,11 +68,7 @@ def layer(c: Fields, use: Use, whole: bool, rotates: bool, sparse: bool) -> Iter
         window=None if whole else c.chunk,
     )
     yield from residual(use, "attention", c.d_model, self_attention(use, heads))
-    if sparse:
-        half = experts(use, c.d_model, c.d_expert, c.experts, c.top_k, shared=c.d_expert)
-    else:
-        half = iter([feed_forward(use, c.d_model, c.d_ff, "silu", gated=True)])
-    yield from residual(use, "feed-forward", c.d_model, half)
+    yield from feeding(c, use, sparse, shared=c.d_expert)
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:

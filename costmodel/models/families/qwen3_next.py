@@ -13,8 +13,7 @@ from costmodel.models._blocks import (
     Use,
     between_ends,
     convolution,
-    experts,
-    feed_forward,
+    feeding,
     gate,
     keeping,
     linear,
@@ -146,21 +145,7 @@ def layer(c: Fields, use: Use, full: bool, sparse: bool) -> Iterator[Part]:
     )
     mixer = self_attention(use, heads) if full else delta_net(c, use)
     yield from residual(use, "attention", c.d_model, mixer)
-    function = function_of(c, "silu")
-    if sparse:
-        half = experts(
-            use,
-            c.d_model,
-            c.d_expert,
-            c.experts,
-            c.top_k,
-            function=function,
-            shared=c.d_shared,
-            gated=True,
-        )
-    else:
-        half = iter([feed_forward(use, c.d_model, c.d_ff, function, gated=True)])
-    yield from residual(use, "feed-forward", c.d_model, half)
+    yield from feeding(c, use, sparse, function=function_of(c, "silu"), shared=c.d_shared, gated=True)
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
