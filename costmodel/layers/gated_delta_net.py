@@ -221,7 +221,7 @@ class GatedDeltaNet(Layer):
     @property
     def _inverses(self) -> sp.Expr:
         """Size of T, one row of a chunk per token and value head [bytes]."""
-        return self.bytes * B * N * HV * self.chunk
+        return self.bytes * B * N * HV * sp.Min(self.chunk, N)
 
     def _handed_on(self) -> sp.Expr:
         """Size of what the kernels of backward write for each other, and read more than once [bytes].

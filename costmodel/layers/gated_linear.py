@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase
-from costmodel.layers._decay import C, N
+from costmodel.layers._decay import N
 from costmodel.layers._linear import B, H, _MatrixState
 from costmodel.layers._refusal import refuse
 from costmodel.symbols import CeilLog2, symbol
@@ -51,7 +51,7 @@ class GLA(_MatrixState):
     @property
     def _scores(self) -> sp.Expr:
         """Size of a row of a chunk's scores for each token and head, in fp32 [bytes]."""
-        return self.stat_bytes * B * H * N * C
+        return self.stat_bytes * B * H * N * self.longest
 
     @property
     def _sums(self) -> sp.Expr:

@@ -248,7 +248,7 @@ def refusal(layer: Layer, sizes: dict[str, int]) -> str:
     try:
         layer.check_sizes({name: float(value) for name, value in sizes.items()})
     except SizeError as error:
-        return str(error)
+        return str(error).partition("; got ")[0]  # rules have no values to state
     return ""
 
 

@@ -203,7 +203,7 @@ def gated_delta_net(o: dict[str, Any], s: Sizes) -> Expected:
     inverse = heads * sum(_inverse_gradient(x, squares=squares) for x in cut)
     # flash-linear-attention's chunk_gated_delta_rule_bwd, with states in the format of the keys.
     walked: Number = 2 * count * heads * d * dv * w
-    inverses = w * b * n * values * c
+    inverses = w * b * n * values * min(c, n)
     key, weight, value = (w * b * n * x for x in (keys * d, values * d, values * dv))
     moved = {
         "recompute_w_u": key + value + inverses + weight + value,

@@ -177,7 +177,7 @@ def _gla_moved(x: Shape) -> tuple[Number, Number]:
     """
     q, v, s = x.queries, x.values, x.states_back
     sums = x.stat * x.b * x.n * x.h * x.dk
-    scores = x.stat * x.b * x.n * x.h * x.c
+    scores = x.stat * x.b * x.n * x.h * min(x.c, x.n)
     forward = (
         (x.gates, sums),
         (q + v + sums, x.states),
@@ -228,7 +228,7 @@ def gated_linear(name: str, o: dict[str, Any], s: Sizes) -> Expected:
             forward, backward = _mamba_2(x, forward, backward, weights)
         kernels = directed(o, forward, backward)
     divided = x.values + x.rows if x.normalised else 0
-    scores = x.stat * x.b * x.n * x.h * x.c if name == "gla" else 0
+    scores = x.stat * x.b * x.n * x.h * min(x.c, x.n) if name == "gla" else 0
     return Expected(
         kernels=kernels,
         inputs=operands,
