@@ -189,11 +189,8 @@ def feed_forward(
 
 
 def experts(
+    c: Fields,
     use: Use,
-    d_model: int,
-    width: int,
-    count: int,
-    top_k: int,
     *,
     function: str = "silu",
     plain: bool = False,
@@ -205,10 +202,10 @@ def experts(
 
     Parameters
     ----------
+    c : Fields
+        Their sizes: `d_model`, `d_expert`, `experts` and `top_k`.
     use : Use
         The use of the model.
-    d_model, width, count, top_k : int
-        Width of the model and of an expert; number of experts; experts per token.
     function : str
         Activation of the experts.
     plain : bool
@@ -225,18 +222,19 @@ def experts(
     CostmodelError
         If experts have no width, or a token passes none.
     """
-    if not width or not top_k:
+    if not c.d_expert or not c.top_k:
         raise CostmodelError(
-            f"experts: wanted a width and experts per token of at least 1, got {width} and {top_k} of {count}"
+            f"experts: wanted a width and experts per token of at least 1, got {c.d_expert} and {c.top_k} of "
+            f"{c.experts}"
         )
-    alike, odd = divmod(shared, width)
+    alike, odd = divmod(shared, c.d_expert)
     layer = use.layer("moe", activation=function, gated=not plain, shared=0 if odd else alike)
-    part = Part.of("experts", layer, **use.tokens, d_model=d_model, d_ff=width, experts=count, top_k=top_k)
-    yield with_extra(part, extra)
+    sizes = {"d_model": c.d_model, "d_ff": c.d_expert, "experts": c.experts, "top_k": c.top_k}
+    yield with_extra(Part.of("experts", layer, **use.tokens, **sizes), extra)
     if odd:
-        yield feed_forward(use, d_model, shared, function, gated=not plain, name="shared expert")
+        yield feed_forward(use, c.d_model, shared, function, gated=not plain, name="shared expert")
     if gated:
-        yield keeping(linear(use, "shared expert gate", d_model, 1), 0)  # the router keeps the same input
+        yield keeping(linear(use, "shared expert gate", c.d_model, 1), 0)  # the router keeps the same input
 
 
 # -- ends --------------------------------------------------------------------------------------
@@ -302,7 +300,7 @@ def feeding(
     Parameters
     ----------
     c : Fields
-        Its sizes: `d_model`, and `d_expert`, `experts` and `top_k`, or `d_ff`.
+        Its sizes: `d_model`, and those of `experts`, or `d_ff`.
     use : Use
         The use of the model.
     sparse : bool
@@ -313,8 +311,7 @@ def feeding(
     if not sparse:
         inner = feed_forward(use, c.d_model, c.d_ff, function, gated=True)
         return residual(use, "feed-forward", c.d_model, [inner])
-    sizes = (c.d_model, c.d_expert, c.experts, c.top_k)
-    half = experts(use, *sizes, function=function, shared=shared, gated=gated, extra=extra)
+    half = experts(c, use, function=function, shared=shared, gated=gated, extra=extra)
     return residual(use, "feed-forward", c.d_model, half)
 
 

@@ -10,7 +10,14 @@ import sympy as sp
 
 from costmodel.errors import CostmodelError
 from costmodel.models._blocks import B, N, S, Use, gate, keeping, linear, norm, with_extra
+from costmodel.models._fields import Field, Fields, fraction, same
 from costmodel.models._part import Part
+
+#: Fields of `Heads`, by the keys of most architectures; `d_model` and `heads` come before.
+HEAD_FIELDS = {
+    "kv_heads": Field(("num_key_value_heads",), same("heads")),
+    "head_dim": Field(("head_dim",), fraction("d_model", "heads")),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +55,11 @@ class Heads:
     window: int | None = None
     gated: bool = False
     causal: bool = True
+
+    @classmethod
+    def of(cls, c: Fields, **traits: Any) -> Heads:
+        """Return the sizes that the fields of a configuration say, with an architecture's traits."""
+        return cls(d_model=c.d_model, heads=c.heads, kv_heads=c.kv_heads, head_dim=c.head_dim, **traits)
 
     def __post_init__(self) -> None:
         """Check the share that is rotated."""

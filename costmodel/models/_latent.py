@@ -8,9 +8,19 @@ from typing import Any
 
 from costmodel.models._blocks import B, S, Use, keeping, linear, norm
 from costmodel.models._decoding import LatentCore, SparseLatentCore
-from costmodel.models._fields import Fields
+from costmodel.models._fields import Field, Fields
 from costmodel.models._heads import Heads, after, core, rotary
 from costmodel.models._part import Part
+
+#: Fields of `Latent`, by the keys of all architectures that have it; `d_model` and `heads` come before.
+LATENT_FIELDS = {
+    "q_rank": Field(("q_lora_rank",), 0),
+    "kv_rank": Field(("kv_lora_rank",)),
+    "nope": Field(("qk_nope_head_dim",)),
+    "rope": Field(("qk_rope_head_dim",)),
+    "value_dim": Field(("v_head_dim",)),
+    "attention_bias": Field(("attention_bias",), False, bool),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +76,7 @@ class Latent:
 
     @classmethod
     def of(cls, c: Fields, sparse: Indexer | None = None, *, rotated: bool = True) -> Latent:
-        """Return the sizes that the fields of a configuration say."""
+        """Return the sizes that the fields of `LATENT_FIELDS` say."""
         return cls(
             d_model=c.d_model,
             heads=c.heads,

@@ -8,8 +8,8 @@ from functools import partial
 from costmodel.errors import CostmodelError, unknown_name
 from costmodel.models._blocks import Use, between_ends, feed_forward, feeding, residual, stacks
 from costmodel.models._family import Family
-from costmodel.models._fields import ACT, DENSE, UNTIED, Field, Fields, fraction, function_of, of_layers, same
-from costmodel.models._heads import Heads, self_attention
+from costmodel.models._fields import ACT, DENSE, UNTIED, Field, Fields, function_of, of_layers
+from costmodel.models._heads import HEAD_FIELDS, Heads, self_attention
 from costmodel.models._part import Part
 from costmodel.models._state_space import DUAL_CUT, DUAL_FIELDS, Dual, dual, widened
 from costmodel.models.stack import Stack
@@ -28,8 +28,7 @@ CUT = {"heads": "heads", "kv_heads": "key and value heads", "d_ff": "inner width
 FIELDS = {
     "type": Field(("model_type",), kind=str),
     **DENSE,
-    "kv_heads": Field(("num_key_value_heads",), same("heads")),
-    "head_dim": Field(("head_dim",), fraction("d_model", "heads")),
+    **HEAD_FIELDS,
     "attention_bias": Field(("attention_bias",), False, bool),
     "tied": UNTIED,
     "act": ACT,
@@ -40,15 +39,7 @@ FIELDS = {
 
 def mixer(c: Fields, use: Use, attends: bool, *, rotary: float) -> Iterator[Part]:
     """Yield attention, or Mamba-2."""
-    heads = Heads(
-        d_model=c.d_model,
-        heads=c.heads,
-        kv_heads=c.kv_heads,
-        head_dim=c.head_dim,
-        bias=c.attention_bias,
-        out_bias=c.attention_bias,
-        rotary=rotary,
-    )
+    heads = Heads.of(c, bias=c.attention_bias, out_bias=c.attention_bias, rotary=rotary)
     return self_attention(use, heads) if attends else dual(use, Dual.of(c))
 
 

@@ -115,11 +115,8 @@ FIELDS = {
 def layer(c: Fields, use: Use) -> Iterator[Part]:
     """Yield one layer."""
     traits = TRAITS[c.type]
-    heads = Heads(
-        d_model=c.d_model,
-        heads=c.heads,
-        kv_heads=c.kv_heads,
-        head_dim=c.head_dim,
+    heads = Heads.of(
+        c,
         bias=c.attention_bias,
         out_bias=c.attention_bias,
         qk_norm="layer" if c.normed else "none",

@@ -13,7 +13,7 @@ from costmodel.errors import CostmodelError
 from costmodel.models._blocks import Use, between_ends, feeding, residual, stacks
 from costmodel.models._family import Family
 from costmodel.models._fields import DENSE, UNTIED, Field, Fields, of_layers
-from costmodel.models._latent import Indexer, Latent, latent_attention
+from costmodel.models._latent import LATENT_FIELDS, Indexer, Latent, latent_attention
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 
@@ -108,18 +108,13 @@ FIELDS = {
     **DENSE,
     "d_ff": Field(("intermediate_size",)),
     "tied": UNTIED,
-    "q_rank": Field(("q_lora_rank",), 0),
-    "kv_rank": Field(("kv_lora_rank",)),
-    "nope": Field(("qk_nope_head_dim",)),
-    "rope": Field(("qk_rope_head_dim",)),
-    "value_dim": Field(("v_head_dim",)),
+    **LATENT_FIELDS,
     "experts": Field(("n_routed_experts",)),
     "top_k": Field(("num_experts_per_tok",)),
     "shared": Field(("n_shared_experts",), 0),
     "d_expert": Field(("moe_intermediate_size",)),
     "dense_first": Field(("first_k_dense_replace",), 0),
     "sparse_step": Field(("moe_layer_freq",), 1),
-    "attention_bias": Field(("attention_bias",), False, bool),
     "mlp_types": Field(("mlp_layer_types",), (), list),
     "layer_types": Field(("layer_types",), (), list),
     "index_heads": Field(("index_n_heads",), 0),
@@ -155,7 +150,7 @@ def layer(c: Fields, use: Use, sparse: bool, own: bool) -> Iterator[Part]:
     yield from feeding(c, use, sparse, shared=c.shared * c.d_expert, extra=offsets)
 
 
-def _has_experts(c: Fields) -> list[bool]:
+def has_experts(c: Fields) -> list[bool]:
     """Return for each layer whether it has experts."""
     listed = of_layers(c, MLP_TYPES, "mlp_layer_types", c.mlp_types)
     if listed:
@@ -179,7 +174,7 @@ def _has_indexer(c: Fields) -> list[bool]:
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Return the embedding, the layers of each kind, the norm and the logits."""
-    kinds = sorted(zip(_has_experts(c), _has_indexer(c), strict=True))
+    kinds = sorted(zip(has_experts(c), _has_indexer(c), strict=True))
     return between_ends(c, use, stacks(kinds, partial(layer, c, use)))
 
 

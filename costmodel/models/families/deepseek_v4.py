@@ -224,7 +224,7 @@ def layer(c: Fields, use: Use, kind: str, hashed: bool) -> Iterator[Part]:
     yield hyper(c, use)
     yield norm(use, "feed-forward norm", c.d_model)
     offsets, shared = 0 if hashed else c.experts, c.shared * c.d_expert
-    yield from experts(use, c.d_model, c.d_expert, c.experts, c.top_k, shared=shared, extra=offsets)
+    yield from experts(c, use, shared=shared, extra=offsets)
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:

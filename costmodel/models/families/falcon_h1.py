@@ -14,8 +14,8 @@ from costmodel.models._blocks import (
     residual,
 )
 from costmodel.models._family import Family
-from costmodel.models._fields import ACT, DENSE, UNTIED, Field, Fields, fraction, function_of, same
-from costmodel.models._heads import Heads, self_attention
+from costmodel.models._fields import ACT, DENSE, UNTIED, Field, Fields, function_of
+from costmodel.models._heads import HEAD_FIELDS, Heads, self_attention
 from costmodel.models._part import Part
 from costmodel.models._state_space import DUAL_CUT, DUAL_FIELDS, Dual, dual, widened
 from costmodel.models.stack import Stack
@@ -24,8 +24,7 @@ FIELDS = {
     "type": Field(("model_type",), kind=str),
     **DENSE,
     "d_ff": Field(("intermediate_size",)),
-    "kv_heads": Field(("num_key_value_heads",), same("heads")),
-    "head_dim": Field(("head_dim",), fraction("d_model", "heads")),
+    **HEAD_FIELDS,
     "attention_bias": Field(("attention_bias",), False, bool),
     "mlp_bias": Field(("mlp_bias",), False, bool),
     "tied": UNTIED,
@@ -44,14 +43,7 @@ def mixer(c: Fields, use: Use) -> Iterator[Part]:
     """
     yield from dual(use, Dual.of(c, normed=c.normed))
     yield pointwise(use, "residual", "add", c.d_model)
-    heads = Heads(
-        d_model=c.d_model,
-        heads=c.heads,
-        kv_heads=c.kv_heads,
-        head_dim=c.head_dim,
-        bias=c.attention_bias,
-        out_bias=c.attention_bias,
-    )
+    heads = Heads.of(c, bias=c.attention_bias, out_bias=c.attention_bias)
     first, *rest = self_attention(use, heads)
     yield keeping(first, 0)  # Mamba-2's first product keeps the same input
     yield from rest

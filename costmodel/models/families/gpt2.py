@@ -46,15 +46,7 @@ FIELDS = {
 
 def layer(c: Fields, use: Use) -> Iterator[Part]:
     """Yield one layer."""
-    heads = Heads(
-        d_model=c.d_model,
-        heads=c.heads,
-        kv_heads=c.kv_heads,
-        head_dim=c.head_dim,
-        bias=c.bias,
-        out_bias=c.bias,
-        rotary=False,
-    )
+    heads = Heads.of(c, bias=c.bias, out_bias=c.bias, rotary=False)
     attention = self_attention(use, heads)
     inner = (feed_forward(use, c.d_model, c.d_ff, function_of(c, FUNCTION[c.type]), bias=c.bias),)
     if c.norm_first:

@@ -7,8 +7,8 @@ from functools import partial
 
 from costmodel.models._blocks import Use, between_ends, feeding, residual, stacks
 from costmodel.models._family import Family
-from costmodel.models._fields import ACT, DENSE, UNTIED, Field, Fields, fraction, function_of, same
-from costmodel.models._heads import Heads, self_attention
+from costmodel.models._fields import ACT, DENSE, UNTIED, Field, Fields, function_of, same
+from costmodel.models._heads import HEAD_FIELDS, Heads, self_attention
 from costmodel.models._part import Part
 from costmodel.models._state_space import Selective, selective
 from costmodel.models.stack import Stack
@@ -16,8 +16,7 @@ from costmodel.models.stack import Stack
 FIELDS = {
     **DENSE,
     "d_ff": Field(("intermediate_size",)),
-    "kv_heads": Field(("num_key_value_heads",), same("heads")),
-    "head_dim": Field(("head_dim",), fraction("d_model", "heads")),
+    **HEAD_FIELDS,
     "tied": UNTIED,
     "act": ACT,
     "attention_period": Field(("attn_layer_period",), 8),
@@ -39,11 +38,8 @@ FIELDS = {
 
 def layer(c: Fields, use: Use, attends: bool, sparse: bool) -> Iterator[Part]:
     """Yield one layer; its attention knows no positions."""
-    if attends:
-        heads = Heads(d_model=c.d_model, heads=c.heads, kv_heads=c.kv_heads, head_dim=c.head_dim, rotary=0.0)
-        mixer = self_attention(use, heads)
-    else:
-        mixer = selective(use, Selective.of(c, normed="gain"))
+    scan = selective(use, Selective.of(c, normed="gain"))
+    mixer = self_attention(use, Heads.of(c, rotary=0.0)) if attends else scan
     yield from residual(use, "mixer", c.d_model, mixer)
     yield from feeding(c, use, sparse, function=function_of(c, "silu"))
 

@@ -22,13 +22,12 @@ from costmodel.models._blocks import (
 )
 from costmodel.models._family import Family
 from costmodel.models._fields import ACT, DENSE, UNTIED, Field, Fields, function_of, of_layers, read
-from costmodel.models._latent import Latent, latent_attention
+from costmodel.models._latent import LATENT_FIELDS, Latent, latent_attention
 from costmodel.models._part import Part
+from costmodel.models.families.deepseek import has_experts
 from costmodel.models.families.qwen3_next import LAYER_TYPES
 from costmodel.models.stack import Stack
 
-#: Entries allowed in ``mlp_layer_types``.
-MLP_TYPES = ("dense", "sparse")
 #: The published configuration's mapping of what concerns delta attention; it has layers counted from 1.
 GIVEN = "linear_attn_config"
 
@@ -56,12 +55,7 @@ FIELDS = {
     "d_ff": Field(("intermediate_size",)),
     "tied": UNTIED,
     "act": ACT,
-    "q_rank": Field(("q_lora_rank",), 0),
-    "kv_rank": Field(("kv_lora_rank",)),
-    "nope": Field(("qk_nope_head_dim",)),
-    "rope": Field(("qk_rope_head_dim",)),
-    "value_dim": Field(("v_head_dim",)),
-    "attention_bias": Field(("attention_bias",), False, bool),
+    **LATENT_FIELDS,
     "nope_asked": Field(("mla_use_nope",), True, bool),
     "unrotated": Field((), _unrotated),
     "own_heads": Field(("linear_num_heads",), 32),
@@ -105,14 +99,6 @@ def attending(c: Fields) -> list[bool]:
     return [i + 1 in full for i in range(c.layers)]
 
 
-def sparse(c: Fields) -> list[bool]:
-    """Return of each layer whether it has experts."""
-    types = of_layers(c, MLP_TYPES, "mlp_layer_types", c.mlp_types)
-    if types:
-        return [name == "sparse" for name in types]
-    return [i >= c.dense_first and i % c.sparse_step == 0 for i in range(c.layers)]
-
-
 def delta_attention(c: Fields, use: Use) -> Iterator[Part]:
     """Yield Q, K and V; the gates' products of low rank; convolution; delta rule; gated norm; output.
 
@@ -135,18 +121,18 @@ def delta_attention(c: Fields, use: Use) -> Iterator[Part]:
     yield linear(use, "output projection", width, c.d_model)
 
 
-def layer(c: Fields, use: Use, attends: bool, has_experts: bool) -> Iterator[Part]:
+def layer(c: Fields, use: Use, attends: bool, sparse: bool) -> Iterator[Part]:
     """Yield one layer; its latent attention rotates no positions."""
     latent = Latent.of(c, rotated=False)
     mixer = latent_attention(use, latent) if attends else delta_attention(c, use)
     yield from residual(use, "attention", c.d_model, mixer)
     function, shared = function_of(c, "silu"), c.shared * c.d_expert
-    yield from feeding(c, use, has_experts, function=function, shared=shared, extra=c.experts)
+    yield from feeding(c, use, sparse, function=function, shared=shared, extra=c.experts)
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Return the embedding, the layers, the norm and the logits."""
-    kinds = zip(attending(c), sparse(c), strict=True)
+    kinds = zip(attending(c), has_experts(c), strict=True)
     return between_ends(c, use, stacks(kinds, partial(layer, c, use)))
 
 

@@ -16,8 +16,8 @@ from costmodel.models._blocks import (
     stacks,
 )
 from costmodel.models._family import Family
-from costmodel.models._fields import DENSE, TIED, Field, Fields, fraction, of_layers, same
-from costmodel.models._heads import Heads, self_attention
+from costmodel.models._fields import DENSE, TIED, Field, Fields, of_layers, same
+from costmodel.models._heads import HEAD_FIELDS, Heads, self_attention
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 
@@ -36,8 +36,7 @@ def _d_ff(c: Fields) -> int:
 FIELDS = {
     "type": Field(("model_type",), kind=str),
     **DENSE,
-    "kv_heads": Field(("num_key_value_heads",), same("heads")),
-    "head_dim": Field(("head_dim",), fraction("d_model", "heads")),
+    **HEAD_FIELDS,
     "tied": Field(("tie_embedding", *TIED.names), True, bool),
     "channels": Field((), same("d_model")),
     "kernel": Field(("conv_L_cache",), 3),
@@ -68,7 +67,7 @@ def short_convolution(c: Fields, use: Use) -> Iterator[Part]:
 
 def layer(c: Fields, use: Use, attends: bool, sparse: bool) -> Iterator[Part]:
     """Yield one layer."""
-    heads = Heads(d_model=c.d_model, heads=c.heads, kv_heads=c.kv_heads, head_dim=c.head_dim, qk_norm="head")
+    heads = Heads.of(c, qk_norm="head")
     mixer = self_attention(use, heads) if attends else short_convolution(c, use)
     yield from residual(use, "mixer", c.d_model, mixer)
     yield from feeding(c, use, sparse, extra=c.experts if c.offsets else 0)

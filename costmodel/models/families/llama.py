@@ -26,12 +26,11 @@ from costmodel.models._fields import (
     Field,
     Fields,
     each_layer,
-    fraction,
     function_of,
     of_layers,
     same,
 )
-from costmodel.models._heads import Heads, self_attention
+from costmodel.models._heads import HEAD_FIELDS, Heads, self_attention
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 
@@ -247,8 +246,7 @@ FIELDS = {
     "type": Field(("model_type",), kind=str),
     **DENSE,
     "d_ff": Field(("intermediate_size",)),
-    "kv_heads": Field(("num_key_value_heads",), same("heads")),
-    "head_dim": Field(("head_dim",), fraction("d_model", "heads")),
+    **HEAD_FIELDS,
     "tied": Field(("tie_word_embeddings",), lambda f: TRAITS[f.type].tied, bool),
     "bias": Field(("use_bias",), lambda f: TRAITS[f.type].bias, bool),
     "qkv_bias": Field(("qkv_bias", "use_qkv_bias"), lambda f: TRAITS[f.type].qkv_bias, bool),
@@ -333,11 +331,8 @@ def _last_of(every: int, i: int) -> bool:
 def layer(c: Fields, use: Use, window: int | None, rotates: bool, sparse: bool) -> Iterator[Part]:
     """Yield one layer: attention, and the feed-forward layer or experts, each with norms and an addition."""
     traits = TRAITS[c.type]
-    heads = Heads(
-        d_model=c.d_model,
-        heads=c.heads,
-        kv_heads=c.kv_heads,
-        head_dim=c.head_dim,
+    heads = Heads.of(
+        c,
         bias=c.qkv_bias or c.attention_bias,
         out_bias=c.out_bias,
         qk_norm=traits.qk_norm if c.normed else "none",
@@ -374,17 +369,8 @@ def _inner(c: Fields, use: Use, sparse: bool) -> Iterator[Part]:
         raise CostmodelError(f"{c.type}: wanted experts without biases (use_bias, mlp_bias: false), got true")
     # The router's output, gate and up projections, and the projection down.
     biases = c.experts * (1 + 2 * c.d_expert + c.d_model) if traits.expert_bias else 0
-    yield from experts(
-        use,
-        c.d_model,
-        c.d_expert,
-        c.experts,
-        c.top_k,
-        function=function,
-        shared=c.d_shared,
-        gated=traits.shared_gate and c.d_shared > 0,
-        extra=biases + (c.experts if traits.correction else 0),
-    )
+    extra, gated = biases + (c.experts if traits.correction else 0), traits.shared_gate and c.d_shared > 0
+    yield from experts(c, use, function=function, shared=c.d_shared, gated=gated, extra=extra)
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:

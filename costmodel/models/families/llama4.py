@@ -56,11 +56,8 @@ def kinds(c: Fields) -> Counter[tuple[bool, bool, bool]]:
 
 def layer(c: Fields, use: Use, whole: bool, rotates: bool, sparse: bool) -> Iterator[Part]:
     """Yield one layer; queries and keys without rotation are not normed either."""
-    heads = Heads(
-        d_model=c.d_model,
-        heads=c.heads,
-        kv_heads=c.kv_heads,
-        head_dim=c.head_dim,
+    heads = Heads.of(
+        c,
         bias=c.attention_bias,
         out_bias=c.attention_bias,
         qk_norm="free" if c.qk_norm and rotates else "none",

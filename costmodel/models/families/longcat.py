@@ -23,7 +23,7 @@ from costmodel.models._blocks import (
 )
 from costmodel.models._family import Family
 from costmodel.models._fields import DENSE, UNTIED, Field, Fields
-from costmodel.models._latent import Latent, latent_attention
+from costmodel.models._latent import LATENT_FIELDS, Latent, latent_attention
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 
@@ -32,12 +32,8 @@ FIELDS = {
     "layers": Field(("num_layers",), most=10**6),
     "d_ff": Field(("ffn_hidden_size", "intermediate_size")),
     "tied": UNTIED,
+    **LATENT_FIELDS,
     "q_rank": Field(("q_lora_rank",)),
-    "kv_rank": Field(("kv_lora_rank",)),
-    "nope": Field(("qk_nope_head_dim",)),
-    "rope": Field(("qk_rope_head_dim",)),
-    "value_dim": Field(("v_head_dim",)),
-    "attention_bias": Field(("attention_bias",), False, bool),
     "experts": Field(("n_routed_experts",)),
     "zero_experts": Field(("zero_expert_num",), 0),
     "zero_type": Field(("zero_expert_type",), "identity", str),
@@ -90,7 +86,7 @@ def mixture(c: Fields, use: Use) -> Iterator[Part]:
     """Yield the experts, and the router's scores of those that do nothing; each score has an offset."""
     scored = c.experts + c.zero_experts
     offsets = scored * (2 if c.router_bias else 1)
-    yield from experts(use, c.d_model, c.d_expert, c.experts, computing(c), extra=offsets)
+    yield from experts(c.replaced(top_k=computing(c)), use, extra=offsets)
     if c.zero_experts:
         yield keeping(linear(use, "zero experts' scores", c.d_model, c.zero_experts), 0)
 

@@ -85,24 +85,14 @@ def mixer(c: Fields, use: Use, kind: str) -> Iterable[Part]:
     if kind == "mamba":
         return dual(use, Dual.of(c))
     if kind == "attention":
-        heads = Heads(d_model=c.d_model, heads=c.heads, kv_heads=c.kv_heads, head_dim=c.head_dim, rotary=0.0)
-        return self_attention(use, heads)
+        return self_attention(use, Heads.of(c, rotary=0.0))
     function = function_of(c, "relu2")
     if kind == "mlp":
         return [feed_forward(use, c.d_model, c.d_ff, function, bias=c.mlp_bias)]
     # The shared expert has the biases of a feed-forward layer, the others have none.
     biases = c.d_shared + c.d_model if c.mlp_bias else 0
-    return experts(
-        use,
-        c.d_model,
-        c.d_expert,
-        c.experts,
-        c.top_k,
-        function=function,
-        plain=True,
-        shared=c.d_shared,
-        extra=c.experts + biases,
-    )
+    extra = c.experts + biases
+    return experts(c, use, function=function, plain=True, shared=c.d_shared, extra=extra)
 
 
 def layer(c: Fields, use: Use, kind: str) -> Iterator[Part]:

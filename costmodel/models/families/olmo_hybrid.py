@@ -7,8 +7,8 @@ from functools import partial
 
 from costmodel.models._blocks import Use, between_ends, feed_forward, residual, stacks
 from costmodel.models._family import Family
-from costmodel.models._fields import ACT, DENSE, UNTIED, Field, Fields, fraction, function_of, of_layers, same
-from costmodel.models._heads import Heads, self_attention
+from costmodel.models._fields import ACT, DENSE, UNTIED, Field, Fields, function_of, of_layers, same
+from costmodel.models._heads import HEAD_FIELDS, Heads, self_attention
 from costmodel.models._part import Part
 from costmodel.models.families.qwen3_next import CUT, LAYER_TYPES, delta_net
 from costmodel.models.stack import Stack
@@ -19,8 +19,7 @@ PERIOD = 4
 FIELDS = {
     **DENSE,
     "d_ff": Field(("intermediate_size",)),
-    "kv_heads": Field(("num_key_value_heads",), same("heads")),
-    "head_dim": Field(("head_dim",), fraction("d_model", "heads")),
+    **HEAD_FIELDS,
     "attention_bias": Field(("attention_bias",), False, bool),
     "tied": UNTIED,
     "act": ACT,
@@ -39,11 +38,8 @@ def layer(c: Fields, use: Use, attends: bool) -> Iterator[Part]:
 
     A base of the rotation that is null means that no positions are rotated.
     """
-    heads = Heads(
-        d_model=c.d_model,
-        heads=c.heads,
-        kv_heads=c.kv_heads,
-        head_dim=c.head_dim,
+    heads = Heads.of(
+        c,
         bias=c.attention_bias,
         out_bias=c.attention_bias,
         qk_norm="row",

@@ -133,16 +133,7 @@ def delta_net(c: Fields, use: Use) -> Iterator[Part]:
 
 def layer(c: Fields, use: Use, full: bool, sparse: bool) -> Iterator[Part]:
     """Yield one layer."""
-    heads = Heads(
-        d_model=c.d_model,
-        heads=c.heads,
-        kv_heads=c.kv_heads,
-        head_dim=c.head_dim,
-        bias=c.attention_bias,
-        out_bias=c.attention_bias,
-        qk_norm="head",
-        gated=c.gated,
-    )
+    heads = Heads.of(c, bias=c.attention_bias, out_bias=c.attention_bias, qk_norm="head", gated=c.gated)
     mixer = self_attention(use, heads) if full else delta_net(c, use)
     yield from residual(use, "attention", c.d_model, mixer)
     yield from feeding(c, use, sparse, function=function_of(c, "silu"), shared=c.d_shared, gated=True)

@@ -20,7 +20,7 @@ from costmodel.models._blocks import (
 )
 from costmodel.models._family import Family
 from costmodel.models._fields import ACT, DENSE, TIED, Field, Fields, fraction, function_of, same
-from costmodel.models._heads import Heads, self_attention
+from costmodel.models._heads import HEAD_FIELDS, Heads, self_attention
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 
@@ -39,8 +39,7 @@ FIELDS = {
     **DENSE,
     "both": Field(("intermediate_size",)),
     "d_ff": Field((), _half),
-    "kv_heads": Field(("num_key_value_heads",), same("heads")),
-    "head_dim": Field(("head_dim",), fraction("d_model", "heads")),
+    **HEAD_FIELDS,
     "attention_bias": Field(("attention_bias",), False, bool),
     "rotary": Field(("partial_rotary_factor",), 0.5, float),
     "window": Field(("attention_window_size", "sliding_window"), 2048),
@@ -66,16 +65,7 @@ def recurrent(c: Fields, use: Use) -> Iterator[Part]:
 
 def layer(c: Fields, use: Use, block: str) -> Iterator[Part]:
     """Yield one layer."""
-    heads = Heads(
-        d_model=c.d_model,
-        heads=c.heads,
-        kv_heads=c.kv_heads,
-        head_dim=c.head_dim,
-        bias=c.attention_bias,
-        out_bias=True,
-        window=c.window,
-        rotary=c.rotary,
-    )
+    heads = Heads.of(c, bias=c.attention_bias, out_bias=True, window=c.window, rotary=c.rotary)
     mixer = recurrent(c, use) if block == "recurrent" else self_attention(use, heads)
     yield from residual(use, "mixer", c.d_model, mixer)
     inner = feed_forward(use, c.d_model, c.d_ff, function_of(c, "gelu-tanh"), gated=True, bias=True)
