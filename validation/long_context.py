@@ -90,10 +90,10 @@ _PRINTED_SYSTEMS = {
 }
 
 
-def iteration_s(
-    system: str, model: Model, device: hardware.Device, seq: int, devices: int, rung: str | None = None
-) -> float:
-    """Return the time of a training iteration on one sequence [s].
+def iteration(
+    system: str, model: Model, device: hardware.Device, seq: int, devices: int
+) -> tuple[float, str]:
+    """Return the time of a training iteration on one sequence [s], and the lowest rung of its layers.
 
     Parameters
     ----------
@@ -105,18 +105,9 @@ def iteration_s(
         The kind of all devices.
     seq, devices : int
         Length of the sequence; number of devices, in nodes of ``NODE``.
-    rung : str, optional
-        See `costmodel.predict`.
     """
-    return _iteration(system, model, device, seq, devices, rung)[0]
-
-
-def _iteration(
-    system: str, model: Model, device: hardware.Device, seq: int, devices: int, rung: str | None
-) -> tuple[float, str]:
-    """Return the time of an iteration [s], and the lowest rung of its layers."""
     found = [
-        (repeats, predict(layer, device, sizes, rung=rung, framework=FRAMEWORK))
+        (repeats, predict(layer, device, sizes, framework=FRAMEWORK))
         for repeats, layer, sizes in _layers(system, model, seq, devices)
     ]
     layers_s = sum(repeats * float(one.seconds) for repeats, one in found)
@@ -208,11 +199,11 @@ def read(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def training(row: pd.Series) -> Answer:
-    """Return the time of a published training iteration [s]; see `iteration_s`."""
+    """Return the time of a published training iteration [s]; see `iteration`."""
     (case,) = read(pd.DataFrame([row])).to_dict("records")
     system, seq, devices = case["system"], case["seq"], case["devices"]
     model, device = MODELS[case["model"]], hardware.load(DEVICE).replace(network=NETWORK)
-    seconds, rung = _iteration(system, model, device, seq, devices, None)
+    seconds, rung = iteration(system, model, device, seq, devices)
     shared = "tensor parallelism" if system == "megatron" else "ZeRO-3 without overlap"
     again = "without attention" if system == REMATERIALISES else "with attention"
     return Answer(
@@ -223,12 +214,12 @@ def training(row: pd.Series) -> Answer:
     )
 
 
-def compare(rows: pd.DataFrame, rung: str | None = None) -> pd.DataFrame:
+def compare(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of `read` with ``seconds``, the prediction, and ``error``, (prediction − time)/time."""
     a100 = hardware.load(DEVICE).replace(network=NETWORK)
     cases = zip(*(rows[name].tolist() for name in ("system", "model", "seq", "devices")), strict=True)
     seconds = [
-        iteration_s(system, MODELS[model], a100, seq, devices, rung) for system, model, seq, devices in cases
+        iteration(system, MODELS[model], a100, seq, devices)[0] for system, model, seq, devices in cases
     ]
     compared = rows.assign(seconds=seconds)
     return compared.assign(error=compared["seconds"] / compared["latency_s"] - 1)

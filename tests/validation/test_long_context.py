@@ -28,7 +28,7 @@ def times():
     device = hardware.load(lc.DEVICE).replace(network=lc.NETWORK)
     return {
         name: {
-            system: lc.iteration_s(system, lc.MODELS[name], device, 65536, 8)
+            system: lc.iteration(system, lc.MODELS[name], device, 65536, 8)[0]
             for system in ("megatron", *lc.SYSTEMS)
         }
         for name in ("LLaMA-7B", "LLaMA-33H")
