@@ -17,7 +17,6 @@ from costmodel.layers._kernels import stream
 from costmodel.layers._phases import at
 from costmodel.layers._refusal import refuse
 from costmodel.layers.moe import D, E, F, K, MoE, T
-from costmodel.symbols import Distinct
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +71,7 @@ class ExpertParallel(MoE):
     @property
     def working(self) -> sp.Expr:
         """Expected number of a device's experts that are chosen by some token of any device."""
-        return Distinct(E, K, T * self.cut * P) / P
+        return self._chosen_by(T * self.cut * P) / P
 
     @property
     def _chosen(self) -> _ffn.Shape:
@@ -119,7 +118,7 @@ class ExpertParallel(MoE):
 
     def forward(self) -> tuple[Phase, ...]:
         """Router scores, choice, one copy per chosen expert; sending, experts, sending back; weighted sum."""
-        router, choice, *rest = super().forward()
+        kernels, routed = super().forward(), len(self._routing())
         copies = self.bytes * T * K * D
         ordered = stream(
             self,
@@ -135,7 +134,7 @@ class ExpertParallel(MoE):
         )
         ordered = replace(ordered, repeats=self._sent)
         return self._with_exchanges(
-            (router, choice, ordered, *rest), "dispatch all-to-all", "combine all-to-all"
+            (*kernels[:routed], ordered, *kernels[routed:]), "dispatch all-to-all", "combine all-to-all"
         )
 
     def backward(self) -> tuple[Phase, ...]:
@@ -150,8 +149,11 @@ class ExpertParallel(MoE):
         least = sp.Max(0, K - (E - E / P))
         return IndexedTensors(
             inputs=sequence,
-            weights=self.bytes * D * E + _ffn.held(self, self._common, self._form) + least * one,
+            weights=self.bytes * self._router_parameters
+            + _ffn.held(self, self._common, self._form)
+            + least * one,
             outputs=sequence,
+            indices=self._given_choices,
             unread=(E / P - least) * one,
         )
 
@@ -161,7 +163,7 @@ class ExpertParallel(MoE):
 
     def parameters(self) -> sp.Expr:
         """The router, the shared experts, and one device's part of the other experts."""
-        return D * E + _ffn.parameters(self._common, self._form) + self.spread()
+        return self._router_parameters + _ffn.parameters(self._common, self._form) + self.spread()
 
     def spread(self) -> sp.Expr:
         """Return the parameters that only this one of the `devices` holds: its part of the experts."""

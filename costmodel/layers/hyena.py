@@ -151,9 +151,9 @@ class Hyena(Layer):
         )
 
     def tensors(self) -> Tensors:
-        """The sequence in and out, and all weights."""
-        x = self._tokens(D)
-        return Tensors(inputs=x, weights=self.bytes * self.parameters(), outputs=x)
+        """The sequence in and out, and all weights; backward does not read those on the network's input."""
+        x, first = self._tokens(D), self.bytes * E * W
+        return Tensors(inputs=x, weights=self.bytes * self.parameters() - first, offsets=first, outputs=x)
 
     def parameters(self) -> sp.Expr:
         """Both projections, the short convolution, and the network."""

@@ -118,9 +118,9 @@ class MLA(Layer):
             kernel="decode",
             op="attention_decode",
             # FLOPs tell the kernel model that keys and values are the same numbers (`kernels._latent`), of
-            # which a position has twice the width.
+            # which a position has twice the width. They are those of whole rows of keys, masked ones too.
             sizes={"batch": B, "heads": HQ * N, "kv_heads": sp.Integer(1), "seq_kv": NKV,
-                   "head_dim": (C + R) / 2, "flops": 2 * scores * (2 * C + R)},
+                   "head_dim": (C + R) / 2, "flops": 2 * B * HQ * N * NKV * (2 * C + R)},
             options={"dtype": self.dtype},
             flops={
                 ("matrix", self.dtype): 2 * scores * (2 * C + R),

@@ -102,8 +102,12 @@ class MoE(StoredWeights):
     @property
     def working(self) -> sp.Expr:
         """Expected number of a device's experts that are chosen by at least one token."""
-        chosen = sp.Min(E, T * K) if self.loads == "balanced" else Distinct(E, K, T)
+        chosen = self._chosen_by(T)
         return chosen if self.among == 1 else sp.Max(1, chosen / self.among)
+
+    def _chosen_by(self, tokens: sp.Expr) -> sp.Expr:
+        """Return the expected number of all experts that are chosen by at least one of these tokens."""
+        return sp.Min(E, tokens * K) if self.loads == "balanced" else Distinct(E, K, tokens)
 
     @property
     def _choices_run(self) -> sp.Expr:
@@ -161,7 +165,7 @@ class MoE(StoredWeights):
         """Router scores, choice, experts, and the weighted sum of their results."""
         parts = K + (1 if self.shared else 0)
         return (
-            *(self._routing() if self.router else ()),
+            *self._routing(),
             *self._experts(_with_intermediate_result(self._run())),
             *self._shared("fwd"),
             stream(
@@ -178,7 +182,9 @@ class MoE(StoredWeights):
         )
 
     def _routing(self) -> tuple[Phase, ...]:
-        """Return the product that scores the experts, and the choice."""
+        """Return the product that scores the experts, and the choice; none without a router."""
+        if not self.router:
+            return ()
         scores = self.bytes * T * E
         return (
             gemm(self, "router", m=T, n=E, k=D, workspace=scores),
@@ -295,9 +301,9 @@ class MoE(StoredWeights):
         least = K if self.among == 1 else sp.Max(0, K - (E - E / self.among))
         return IndexedTensors(
             inputs=sequence,
-            weights=(self.bytes * D * E if self.router else ZERO) + (least + self.shared) * one,
+            weights=self.bytes * self._router_parameters + (least + self.shared) * one,
             outputs=sequence,
-            indices=ZERO if self.router else self._choices,
+            indices=self._given_choices,
             unread=(E / self.among - least) * one,
         )
 
@@ -310,7 +316,16 @@ class MoE(StoredWeights):
     def parameters(self) -> sp.Expr:
         """The router, and every expert."""
         experts = (E / self.among + self.shared) * _ffn.parameters(self._chosen, self._form)
-        return D * E + experts if self.router else experts
+        return self._router_parameters + experts
+
+    @property
+    def _router_parameters(self) -> sp.Expr:
+        return D * E if self.router else ZERO
+
+    @property
+    def _given_choices(self) -> sp.Expr:
+        """Size of the choices that are inputs, because no router makes them [bytes]."""
+        return ZERO if self.router else self._choices
 
 
 def _with_intermediate_result(phases: tuple[Phase, ...]) -> tuple[Phase, ...]:

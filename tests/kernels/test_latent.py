@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import costmodel as cm
 from costmodel import hardware
 from costmodel.kernels import _flash as flash
 from costmodel.kernels import _flash_latent as cut
@@ -40,6 +41,19 @@ def estimate(device, constants=None, *, batch, heads, keys, kernel=None, kv_dtyp
         passing=passing,
         **lists,
     )
+
+
+@pytest.mark.parametrize("device", ["nvidia/a100-sxm-80gb", "nvidia/h200-sxm", "amd/mi300x", "google/tpu-v5e"])
+@pytest.mark.parametrize("seq", [1, 5, 700, 4096])
+def test_masked_scores_of_many_new_tokens_are_computed_like_others(device, seq):
+    """New tokens are rows of the same tiles, which step through all keys of the sequence."""
+    sizes = {"batch": 4, "heads": 16, "head_dim": 128, "kv_rank": 512, "rope_dim": 64, "seq": seq}
+    masked, whole = (
+        cm.predict(cm.MLA(absorbed=True, causal=causal), device, rung="kernel", seq_kv=4096, **sizes)
+        for causal in (True, False)
+    )
+    assert masked.seconds == whole.seconds
+    assert min(masked.limits_s.values()) >= 0
 
 
 def plan(device, kernel, heads, keys=8192.0, kv_dtype="bf16", listed=None):

@@ -69,12 +69,29 @@ def test_training_and_other_processors_use_a_librarys_product():
     assert gpu.count("experts") == 2
 
 
-@pytest.mark.parametrize("shared", [0, 1])
-def test_experts_on_one_device_are_the_mixture_in_training(shared):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"direction": "fwd+bwd"},
+        {"direction": "fwd+bwd", "shared": 1},
+        {"router": False},
+        {"router": False, "shared": 2},
+        {"loads": "balanced"},
+    ],
+)
+def test_experts_on_one_device_are_the_mixture(options):
     """No copy of a token is sent, so none is made: the product gathers tokens as it reads them."""
-    options = {"direction": "fwd+bwd", "shared": shared}
     alone = cm.evaluate(get("expert-parallel")(**options), **SIZES, devices=1)
     assert alone == {**cm.evaluate(get("moe")(**options), **SIZES), "link_bytes": 0}
+
+
+def test_devices_send_tokens_to_experts_after_the_choice_and_before_the_products():
+    """Without a router the choices are inputs: its two kernels are missing, and nothing else."""
+    routed, given = (predicted("expert-parallel", devices=4, router=router) for router in (True, False))
+    names = [phase["phase"] for phase in routed.phases]
+    assert names[:4] == ["router", "top-k routing", "token permutation", "dispatch all-to-all"]
+    assert [phase["phase"] for phase in given.phases] == names[2:]
+    assert routed.parameters - given.parameters == 512 * 64
 
 
 def test_predictions_have_an_interval_wider_where_nothing_was_fitted():

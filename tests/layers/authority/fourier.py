@@ -381,13 +381,15 @@ def hyena(o: dict[str, Any], s: Sizes) -> Expected:
         product(w, d, wide, rows),
     )
     weights = d * wide + k * wide + sum(into * out for into, out in layers) + d * d
+    first = features * inside  # positions have no gradient, so none needs the first product's weights
     # The input, the short convolution's, and the last gate's result; x_i and h_i ∗ z; the convolutions'
     # own; features, and what goes into and comes out of three layers of sines.
     kept = w * rows * (d + wide + d + 2 * times * d) + times * both["fwd"][1].kept
     return Expected(
         kernels=directed(o, forward, backward),
         inputs=x,
-        weights=w * weights,
+        weights=w * (weights - first),
+        offsets=w * first,
         outputs=x,
         kept=kept + w * n * (features + 6 * inside),
         parameters=weights,

@@ -93,6 +93,6 @@ def _on_latents(o: dict[str, Any], s: Sizes, w: Any) -> Kernel:
             "kv_heads": 1,
             "seq_kv": n_kv,
             "head_dim": Fraction(c + r, 2),
-            "flops": products,
+            "flops": b * h * n * n_kv * (2 * (c + r) + 2 * c),  # the kernel computes masked scores, too
         },
     )
