@@ -43,7 +43,9 @@ def estimate(device, constants=None, *, batch, heads, keys, kernel=None, kv_dtyp
     )
 
 
-@pytest.mark.parametrize("device", ["nvidia/a100-sxm-80gb", "nvidia/h200-sxm", "amd/mi300x", "google/tpu-v5e"])
+@pytest.mark.parametrize(
+    "device", ["nvidia/a100-sxm-80gb", "nvidia/h200-sxm", "amd/mi300x", "google/tpu-v5e"]
+)
 @pytest.mark.parametrize("seq", [1, 5, 700, 4096])
 def test_masked_scores_of_many_new_tokens_are_computed_like_others(device, seq):
     """New tokens are rows of the same tiles, which step through all keys of the sequence."""
