@@ -172,10 +172,8 @@ def _decode(_: str, framework: str, label: str, device: Device) -> Options:
     return {"kernel": _flash.kernel_named(device, label, framework, True)}
 
 
-def _delta(op: str, framework: str, label: str, _: Device) -> Options:
+def _delta(_: str, framework: str, label: str, __: Device) -> Options:
     """FlashInfer's kernel (vLLM's) walks the chunks in one block; flash-linear-attention has several."""
-    if op == "gdn_recurrent_decode":
-        return {}
     fused = _of_flashinfer(label) if _of_delta(label) else framework == "vllm"
     return {"kernel": "fused" if fused else "chunked"}
 
@@ -224,6 +222,7 @@ _SAYING: dict[str, Callable[[str], bool]] = {
     "attention": _flash.says,
     "decode": _flash.says,
     "delta": _of_delta,
+    "state_update": _of_delta,
     "recurrence": recurrent,
 }
 #: Examples of valid names, for error messages.
@@ -232,5 +231,6 @@ _SAID: dict[str, tuple[str, ...]] = {
     "attention": _flash.KERNELS,
     "decode": _flash.KERNELS,
     "delta": ("chunk_gated_delta_rule", "flashinfer"),
+    "state_update": ("fused_recurrent_gated_delta_rule",),
     "recurrence": (*STEP_BY_STEP, FUSED, f"{FUSED}-fused"),
 }

@@ -35,7 +35,7 @@ from costmodel.measured import (
 from costmodel.tables import read_table
 
 #: Kernel models for which a framework has several implementations, which the row's ``kernel`` names.
-_BY_LABEL = ("attention", "decode", "delta")
+_BY_LABEL = ("attention", "decode", "delta", "state_update")
 TABLES = ("gemm", "attention", "scan", "memops")
 
 

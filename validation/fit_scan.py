@@ -18,7 +18,7 @@ from costmodel.validation.cells import arguments, model_of
 from costmodel.validation.log_fit import defaults, least_log_error, on_ticks
 
 #: Kernel models that are fitted here.
-MODELS = ("conv", "delta")
+MODELS = ("conv", "delta", "state_update")
 _WARM = ("start_cycles", "bandwidth_share", "cache_share", "cache_bytes")
 _FREE = {
     "causal_conv1d_prefill": (*_WARM, "token_cycles", "unit_bytes"),

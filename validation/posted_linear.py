@@ -7,10 +7,16 @@ tokens with 16 heads and 8 × 1,024 with 8, because their calls take as long as 
 and training passes of linear attention with heads of 256 on B200, which take 7 to 8 times as long as on H100
 (an artifact of Triton there, as their author thinks). ``linear_fitted.csv`` has the rows that two constants
 of `costmodel.kernels.scan` were fitted on.
+
+``mamba_2_update`` is the update of Mamba-2's states by a token (``_fp16``: states in that format), by
+mamba_ssm's Triton kernel with the best tile of several, as vLLM's tuning found it, replayed from a graph. The
+posts give batch times heads, which are here sequences of 128 heads, or one of fewer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -28,13 +34,15 @@ FITTED = FOLDER / "linear_fitted.csv"
 CELL = ["gpu", "op", "direction", "framework", "source"]
 #: Layers with the kernels of the posted operations. Linear attention without a map or a divisor has those of
 #: retention without its constant decay, and `simple_gla` has one gate per token and head besides.
-LAYERS: dict[str, type[Layer]] = {
+LAYERS: dict[str, Callable[..., Layer]] = {
     "linear_attention": RetNet,
     "retention": RetNet,
     "simple_gla": RetNet,
     "gla": GLA,
     "gated_delta": GatedDeltaNet,
     "mamba_2": Mamba2,
+    "mamba_2_update": partial(Mamba2, form="recurrent", groups=8),
+    "mamba_2_update_fp16": partial(Mamba2, form="recurrent", groups=8, state_dtype="fp16"),
 }
 
 
@@ -58,7 +66,7 @@ def _predicted(rows: pd.DataFrame) -> pd.DataFrame:
         "heads": rows["heads_q"],
         "head_dim": rows["head_dim"],
     }
-    if one["op"] != "mamba_2":
+    if not isinstance(layer, Mamba2):
         sizes["value_dim"] = rows["head_dim"]
     found = predict(layer, one["gpu"], {name: size.to_numpy() for name, size in sizes.items()})
     error = errors(found.seconds, rows["latency_s"])

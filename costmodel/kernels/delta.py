@@ -7,7 +7,7 @@ time is waves of blocks × chunks. ``chunked`` (the Triton kernels of flash-line
 parallel part in separate kernels, which write and read their intermediates, and steps over the chunks in a
 kernel that does only the recurrence.
 
-Decode reads and writes the whole fp32 state once per token: a memory-bound pass.
+Decoding is an update of the states (`costmodel.kernels.state_update`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from costmodel import dtypes
 from costmodel.errors import unknown_name
 from costmodel.hardware import Device
 from costmodel.kernels import _replay as replay
-from costmodel.kernels._cache import misses, warm_seconds
-from costmodel.kernels._join import joined, norm
+from costmodel.kernels._cache import misses
+from costmodel.kernels._join import joined
 from costmodel.kernels.base import Array, Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
@@ -67,7 +67,7 @@ STARTS, RATES = ("start_cycles",), ("cache_bytes",)
 #: Constants of the harness, not of the device.
 HARNESS = tuple(replay.CONSTANTS)
 
-KERNELS = ("fused", "chunked", "decode")
+KERNELS = ("fused", "chunked")
 
 #: Tokens of a chunk in all kernels; size of an element of the fp32 state [B].
 _CHUNK, _STATE_BYTES = 64.0, 4.0
@@ -95,12 +95,11 @@ def seconds(
     ----------
     batch, seq, heads, value_heads, head_dim, value_dim : array_like
         Sizes. Query/key heads and value heads may differ, and their widths (`value_dim` is by default
-        `head_dim`, as in all that was measured). In decode ``seq`` is usually 1; further tokens are
-        dependent steps (their latency is not fitted).
+        `head_dim`, as in all that was measured).
     dtype : str
         Format of q, k, v and o; the state is fp32.
     kernel : str
-        ``fused``, ``chunked`` or ``decode``.
+        ``fused`` or ``chunked``.
 
     Returns
     -------
@@ -129,16 +128,6 @@ def seconds(
     capacity = c["cache_share"] * device.llc_distinct
     cycle = 1 / device.clock_hz
     launch = np.full_like(states, c["start_cycles"] * cycle)
-
-    if kernel == "decode":
-        memory, cache = warm_seconds(
-            compulsory - states, compulsory, capacity=capacity, bandwidth=bandwidth, cache_bandwidth=cached
-        )
-        # Each further token waits for the state that the previous one leaves in registers.
-        chain = (seq - 1) * c["token_cycles"] * cycle
-        work = norm(c["overlap"], np.maximum(memory, cache), chain)
-        terms = {"hbm": memory, "l2": cache, "depth": chain, "launch": launch}
-        return replay.shown(device, c, launch + work, terms, replay.SCANS)
 
     chunks = np.ceil(seq / _CHUNK)
     blocks = batch * value_heads / device.units

@@ -8,14 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from costmodel import dtypes
-from costmodel.errors import unknown_name
 from costmodel.hardware import Device
 from costmodel.kernels._systolic import CONSTANTS, in_turn, padded, roofline
 from costmodel.kernels.base import Estimate, as_arrays
 
 __all__ = ["CONSTANTS", "seconds"]
 
-_KERNELS = ("chunked", "decode")
 #: Tokens of a chunk, as in GPU kernels; size of an element of the state [B].
 _CHUNK, _STATE_BYTES = 64.0, 4.0
 
@@ -31,30 +29,19 @@ def seconds(
     head_dim: ArrayLike = 128.0,
     value_dim: ArrayLike | None = None,
     dtype: str = "bf16",
-    kernel: str = "chunked",
+    kernel: str = "chunked",  # noqa: ARG001 - one program, however a library of GPUs divides the work
 ) -> Estimate:
     """Return the time of the core of one gated-delta-net layer; see ``costmodel.kernels.delta``.
 
-    In prefill each product of a chunk is padded to the array; the state between chunks and intermediate
-    results stay on the chip. In decode, tokens are sequential vector arithmetic on the state.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no such kernel or dtype.
+    Each product of a chunk is padded to the array; the state between chunks and intermediate results stay on
+    the chip.
     """
-    if kernel not in _KERNELS:
-        raise unknown_name("delta-net kernel", kernel, _KERNELS)
     value_dim = head_dim if value_dim is None else value_dim
     sizes = as_arrays(batch, seq, heads, value_heads, head_dim, value_dim)
     batch, seq, heads, value_heads, head_dim, value_dim = sizes
     width = dtypes.dtype(dtype).bytes
     states = batch * value_heads * head_dim * value_dim * _STATE_BYTES
     traffic = 2 * batch * seq * (heads * head_dim + value_heads * value_dim) * width + states
-    if kernel == "decode":
-        arithmetic = 7 * batch * seq * value_heads * head_dim * value_dim
-        answer = roofline(device, constants, "fp32", arithmetic, traffic + states, engine="vector")
-        return in_turn(device, answer, seq - 1)
     chunks = np.ceil(seq / _CHUNK)
     key, value = padded(head_dim, device.array_side), padded(value_dim, device.array_side)
     depth = padded(_CHUNK, device.array_side)

@@ -18,14 +18,14 @@ from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.layers._decay import C, N, _Decaying
 from costmodel.layers._kernels import stream
 from costmodel.layers._scan import scan_phase
+from costmodel.layers._states import KeptState, update_phase
 from costmodel.symbols import CeilLog2, ChunkPairs, symbols, tree_depth
 
 B, H = symbols("batch heads")
-FORMS = ("chunked", "recurrent")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _MatrixState(_Decaying):
+class _MatrixState(_Decaying, KeptState):
     """Linear attention with a matrix-valued state.
 
     Parameters
@@ -44,14 +44,6 @@ class _MatrixState(_Decaying):
     narrow_states: ClassVar[bool] = False
     #: Kernels besides those that walk the chunks, forward and backward.
     launched: ClassVar[tuple[int, int]] = (1, 2)
-
-    form: str = "chunked"
-
-    def __post_init__(self) -> None:
-        """Check the form."""
-        super().__post_init__()
-        self.check_options(form=FORMS)
-        self.check_forward_only("form=recurrent", chosen=self.form == "recurrent")
 
     # -- sizes -----------------------------------------------------------------------------
 
@@ -104,7 +96,7 @@ class _MatrixState(_Decaying):
 
     def forward(self) -> tuple[Phase, ...]:
         """The core in the chosen form."""
-        return (self._token_by_token(),) if self.form == "recurrent" else self.core_forward()
+        return (self._token_by_token(),) if self.by_token else self.core_forward()
 
     def core_forward(self) -> tuple[Phase, ...]:
         """The states of all chunks, in turn; then the outputs of all chunks, at once."""
@@ -306,17 +298,16 @@ class _MatrixState(_Decaying):
             vector += (3 + decayed) * dk + dv
         # Before the steps: k vᵀ, or the gate's exp; with gated keys exp, k·i and k vᵀ, less the first decay.
         before = {"none": 1, "fixed": 0}.get(self.decay, 1 + self.gate_depth + int(self.gated_keys))
-        return scan_phase(
+        return update_phase(
             self,
             "recurrence",
-            chains=B * H,
+            states=io.updated,
             steps=N,
             vector=B * H * N * vector,
             special=B * H * N * special,
             read=self._operands() + io.weights + io.updated,
             write=io.outputs + io.updated,
             pram_depth=before + N * (1 + decayed) + tree_depth(dk) + int(self.normalised),
-            blocks=True,
         )
 
     # -- operands --------------------------------------------------------------------------
@@ -327,22 +318,22 @@ class _MatrixState(_Decaying):
 
     def tensors(self) -> Tensors:
         """Q, K, V and the gates in, O out; in recurrent form also the state, updated in place."""
-        state = self.stat_bytes * B * H * self.key_dim * (self.value_width + int(self.normalised))
+        state = self.state_bytes * B * H * self.key_dim * (self.value_width + int(self.normalised))
         return Tensors(
             inputs=self._operands(),
             weights=self.bytes * self.parameters(),
             outputs=self._values(),
             kept_outputs=self._values() if self.normalised else ZERO,
-            updated=state if self.form == "recurrent" else ZERO,
+            updated=state if self.by_token else ZERO,
         )
 
     def kept(self) -> sp.Expr:
         """The inputs; if normalised, also O and its divisors."""
-        if self.form == "recurrent":
+        if self.by_token:
             return ZERO
         divided = self._values() + self._row_statistic() if self.normalised else ZERO
         return self.tensors().inputs + divided
 
     def path(self) -> sp.Expr:
         """Return how often the state is passed on between the first and the last position."""
-        return N if self.form == "recurrent" else self.chunks
+        return N if self.by_token else self.chunks

@@ -9,18 +9,16 @@ from typing import Any, ClassVar
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
-from costmodel.layers._base import Layer
 from costmodel.layers._refusal import refuse
 from costmodel.layers._scan import scan_phase
+from costmodel.layers._states import KeptState, update_phase
 from costmodel.symbols import CeilLog2, ChunkPairs, ceil_div, symbols, tree_depth
 
 B, N, HK, HV, D, DV = symbols("batch seq heads kv_heads head_dim value_dim")
-FORMS = ("chunked", "recurrent")
-STATE_BYTES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class GatedDeltaNet(Layer):
+class GatedDeltaNet(KeptState):
     """The core of a gated delta net: S ← α S (I − β k kᵀ) + β v kᵀ, o = S q, for each value head.
 
     `heads` is the number of query and key heads, `kv_heads` that of value heads, each of which has a
@@ -52,14 +50,7 @@ class GatedDeltaNet(Layer):
         "kv_heads": "value heads, a multiple of heads",
     }
 
-    form: str = "chunked"
     chunk: int = 64
-
-    def __post_init__(self) -> None:
-        """Check the form."""
-        super().__post_init__()
-        self.check_options(form=FORMS)
-        self.check_forward_only("form=recurrent", chosen=self.form == "recurrent")
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Check that the key heads divide the value heads."""
@@ -127,7 +118,7 @@ class GatedDeltaNet(Layer):
         the row before; and T times the weighted keys. Recurrent, per token: αS, S k, v minus that, times β,
         the outer product, the sum; after the last token S q.
         """
-        if self.form == "recurrent":
+        if self.by_token:
             return 1 + N * (5 + tree_depth(D)) + tree_depth(D)
         longest = sp.Min(self.chunk, N)
         gates = CeilLog2(longest) + 2
@@ -150,39 +141,48 @@ class GatedDeltaNet(Layer):
 
     def forward(self) -> tuple[Phase, ...]:
         """One kernel; for the chunked form, it stands for the few that run."""
-        chunked = self.form == "chunked"
-        heads = B * HV
-        state = heads * D * DV * STATE_BYTES
-        io = self.tensors()
-        if chunked:
-            # The inverse; the masks of two matrices; the weighted keys.
-            flops = {
+        return (self._token_by_token() if self.by_token else self._in_chunks(),)
+
+    def _in_chunks(self) -> Phase:
+        """The inverse; the masks of two matrices; the weighted keys; the products."""
+        heads, io = B * HV, self.tensors()
+        return Phase(
+            name="delta rule",
+            kernel="delta",
+            op="gdn_chunk_prefill",
+            sizes={"batch": B, "seq": N, "heads": HK, "value_heads": HV, "head_dim": D, "value_dim": DV},
+            options={"dtype": self.dtype, "kernel": "chunked"},
+            flops={
                 ("matrix", self.dtype): self._products,
                 ("vector", self.accumulate): heads * (self._inverse + 2 * self.pairs + N * D),
                 ("special", self.accumulate): heads * N,
-            }
-            steps, read, write = self.chunks, io.inputs, io.outputs + state
-        else:
-            # Per token: decay d·d_v, S k twice that, β(v − Sk) 2d_v, the outer product added and S q, 4d·d_v.
-            flops = {
-                ("vector", self.accumulate): heads * N * (7 * D * DV + 2 * DV),
-                ("special", self.accumulate): heads * N,
-            }
-            steps, read, write = N, io.inputs + state, io.outputs + state
-        return (
-            Phase(
-                name="delta rule",
-                kernel="delta",
-                op="gdn_chunk_prefill" if chunked else "gdn_recurrent_decode",
-                sizes={"batch": B, "seq": N, "heads": HK, "value_heads": HV, "head_dim": D, "value_dim": DV},
-                options={"dtype": self.dtype, "kernel": "chunked" if chunked else "decode"},
-                flops=flops,
-                read=read,
-                write=write,
-                steps=steps,
-                pram_depth=self._forward_depth,
-            ),
+            },
+            read=io.inputs,
+            write=io.outputs + self._state,
+            steps=self.chunks,
+            pram_depth=self._forward_depth,
         )
+
+    def _token_by_token(self) -> Phase:
+        """Per token: decay d·d_v, S k twice that, β(v − Sk) 2d_v, the outer product added and S q, 4d·d_v."""
+        io = self.tensors()
+        return update_phase(
+            self,
+            "delta rule",
+            op="gdn_recurrent_decode",
+            states=self._state,
+            steps=N,
+            vector=B * HV * N * (7 * D * DV + 2 * DV),
+            special=B * HV * N,
+            read=io.inputs + self._state,
+            write=io.outputs + self._state,
+            pram_depth=self._forward_depth,
+        )
+
+    @property
+    def _state(self) -> sp.Expr:
+        """Size of the states of all value heads [bytes]."""
+        return self.state_bytes * B * HV * D * DV
 
     def backward(self) -> tuple[Phase, ...]:
         """One phase for the eight kernels of flash-linear-attention: recomputation, and all gradients.
@@ -235,17 +235,16 @@ class GatedDeltaNet(Layer):
     def tensors(self) -> Tensors:
         """Q, K, V and the two gates in, O out; when decoding, the state, updated in place."""
         tokens = B * N
-        state = B * HV * D * DV * STATE_BYTES
         return Tensors(
             inputs=self.bytes * tokens * (2 * HK * D + HV * DV + 2 * HV),
             outputs=self.bytes * tokens * HV * DV,
-            updated=ZERO if self.form == "chunked" else state,
+            updated=self._state if self.by_token else ZERO,
         )
 
     def kept(self) -> sp.Expr:
         """Its inputs and the inverses T: the states at chunk boundaries are recomputed."""
-        return self.tensors().inputs + (self._inverses if self.form == "chunked" else ZERO)
+        return self.tensors().inputs + (ZERO if self.by_token else self._inverses)
 
     def path(self) -> sp.Expr:
         """Return how often the state is passed on between the first and the last position."""
-        return self.chunks if self.form == "chunked" else N
+        return N if self.by_token else self.chunks

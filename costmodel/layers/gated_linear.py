@@ -70,7 +70,7 @@ class GLA(_MatrixState):
 
     def kept(self) -> sp.Expr:
         """Its inputs, and the scores of the chunks."""
-        return super().kept() + (self._scores if self.form == "chunked" else ZERO)
+        return super().kept() + (ZERO if self.by_token else self._scores)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,7 @@ class _FeatureAttention(_MatrixState):
     def __post_init__(self) -> None:
         """Check the combination of options."""
         super().__post_init__()
-        if self.form == "recurrent" and not self.causal:
+        if self.by_token and not self.causal:
             raise CostmodelError(
                 f"{self.name}: form=recurrent needs causal=true: a recurrence sees only earlier positions"
             )

@@ -9,10 +9,12 @@ from typing import ClassVar
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
-from costmodel.layers._base import Layer
+from costmodel.errors import CostmodelError
 from costmodel.layers._kernels import gemm, gradient_sum, gradients
+from costmodel.layers._options import option_text
 from costmodel.layers._phases import at
 from costmodel.layers._scan import COMBINE_DEPTH, SCANS, recurrence, scan_phase
+from costmodel.layers._states import RECURRENT, KeptState, update_phase
 from costmodel.layers.causal_conv1d import CausalConv1d
 from costmodel.symbols import CeilLog2, symbols, tree_depth
 
@@ -20,7 +22,7 @@ B, N, D, E, S, R, K, C = symbols("batch seq d_model hidden state rank k block")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mamba(Layer):
+class Mamba(KeptState):
     """Selective state space: h ← exp(Δ A) h + Δ B x, y = C·h + D x, out = y ∘ SiLU(z), in E channels.
 
     E is `hidden`, and each channel has N_s = `state` states. Per token and channel, exp(ΔA) takes N_s FLOP
@@ -28,6 +30,9 @@ class Mamba(Layer):
 
     Parameters
     ----------
+    form : str
+        ``scan``: a sequence, from a state of zeros (training and prefill). ``recurrent``: token by token,
+        from a state in memory that is read once per call and written once (generation; forward only).
     projections : bool
         Include the projections (d to 2·E; E to Δ's rank, B and C; Δ's rank to E; E to d) and the
         convolution of width `k`: the whole layer.
@@ -40,6 +45,7 @@ class Mamba(Layer):
 
     name: ClassVar[str] = "mamba"
     family: ClassVar[str] = "scan"
+    forms: ClassVar[tuple[str, ...]] = ("scan", RECURRENT)
     source: ClassVar[str] = "Gu & Dao, arXiv 2312.00752, Algorithm 2 and §3.3.2; reference selective_scan_ref"
     not_counted: ClassVar[str] = (
         "softplus and bias of Δ, the activation after the convolution; further passes of an unfused "
@@ -55,15 +61,23 @@ class Mamba(Layer):
     }
     meanings: ClassVar[Mapping[str, str]] = {"hidden": "channels, each with its own states"}
 
+    form: str = "scan"
     projections: bool = False
     fused: bool = True
     algorithm: str = "sequential"
 
     def __post_init__(self) -> None:
-        """Check the algorithm."""
+        """Check the algorithm, which a scan has and single tokens have not."""
         super().__post_init__()
         self.check_options(algorithm=SCANS)
         self.check_forward_only("fused=false", chosen=not self.fused)
+        for option in ("fused", "algorithm"):
+            value = getattr(self, option)
+            if self.by_token and value != getattr(Mamba, option):
+                raise CostmodelError(
+                    f"form={RECURRENT} of {self.name} is one kernel that takes token after token; leave out "
+                    f"{option}={option_text(value)}"
+                )
 
     # -- operands --------------------------------------------------------------------------
 
@@ -83,10 +97,18 @@ class Mamba(Layer):
 
     def tensors(self) -> Tensors:
         """x, Δ, z, B and C in, y out, and A and D; or the layer's sequence in and out, and all weights."""
-        weights = self.bytes * self.parameters()
-        if self.projections:
-            return Tensors(inputs=self._tokens(D), weights=weights, outputs=self._tokens(D))
-        return Tensors(inputs=self._core_inputs, weights=weights, outputs=self._tokens(E))
+        weights, state = self.bytes * self.parameters(), self._state if self.by_token else ZERO
+        if not self.projections:
+            return Tensors(inputs=self._core_inputs, weights=weights, outputs=self._tokens(E), updated=state)
+        window = self._convolution().tensors()
+        held, stays = (size.xreplace({D: E}) for size in (window.updated, window.unwritten))
+        rows = self._tokens(D)
+        return Tensors(inputs=rows, weights=weights, outputs=rows, updated=state + held, unwritten=stays)
+
+    @property
+    def _state(self) -> sp.Expr:
+        """Size of the states of all channels [bytes]."""
+        return self.state_bytes * B * E * S
 
     def parameters(self) -> sp.Expr:
         """A and D; with projections also the projection and convolution weights."""
@@ -95,6 +117,8 @@ class Mamba(Layer):
 
     def kept(self) -> sp.Expr:
         """The core's inputs; with projections also the layer's, x before the convolution, Δ's rank and y."""
+        if self.by_token:
+            return ZERO
         outside = self._tokens(D + E + R + E) if self.projections else ZERO
         return self._core_inputs + outside
 
@@ -112,6 +136,8 @@ class Mamba(Layer):
         """The selective scan in one kernel, or as a chain of kernels."""
         if not self.fused:
             return self._chained()
+        if self.by_token:
+            return (self._token_by_token(),)
         flops, steps = self._scan()
         channels = B * E
         return (
@@ -127,6 +153,21 @@ class Mamba(Layer):
                 # Δ A and exp; the scan; C·h, + D x, gate.
                 pram_depth=2 + COMBINE_DEPTH * steps + tree_depth(S) + 2,
             ),
+        )
+
+    def _token_by_token(self) -> Phase:
+        """Return the same arithmetic with states that come from memory and go back."""
+        channels = B * E
+        return update_phase(
+            self,
+            "selective scan",
+            states=self._state,
+            steps=N,
+            vector=channels * N * (7 * S + 5),
+            special=channels * N * (S + 1),
+            read=self._core_inputs + self.bytes * self._core_weights + self._state,
+            write=self._tokens(E) + self._state,
+            pram_depth=2 + COMBINE_DEPTH * N + tree_depth(S) + 2,
         )
 
     def _chained(self) -> tuple[Phase, ...]:
@@ -180,7 +221,7 @@ class Mamba(Layer):
     # -- the layer -------------------------------------------------------------------------
 
     def _convolution(self) -> CausalConv1d:
-        return CausalConv1d(dtype=self.dtype, convention=self.convention)
+        return CausalConv1d(dtype=self.dtype, convention=self.convention, decode=self.by_token)
 
     def _products(self) -> tuple[tuple[str, sp.Expr, sp.Expr], ...]:
         """(name, input width, output width) of each projection."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from costmodel.errors import CostmodelError
-from costmodel.models._blocks import Use, convolution, gate, keeping, linear, norm, state, with_extra
+from costmodel.models._blocks import Use, convolution, gate, keeping, linear, norm, with_extra
 from costmodel.models._fields import Field, Fields, same
 from costmodel.models._part import Part
 
@@ -63,10 +63,8 @@ def selective(use: Use, a: Selective) -> Iterator[Part]:
         both = norm(use, "B and C norm", a.state, rows=2 * use.rows)
         yield replace(with_extra(both, 0 if free else a.state), shared=free)
     yield linear(use, "Δ projection", a.rank, a.inner, bias=True)
-    scan = use.layer("mamba")
+    scan = use.layer("mamba", form="recurrent" if use.decoding else "scan")
     yield Part.of("selective scan", scan, **use.tokens, d_model=a.d_model, hidden=a.inner, state=a.state)
-    if use.decoding:
-        yield state(use, "state", a.inner * a.state)
     yield linear(use, "output projection", a.inner, a.d_model, bias=a.bias)
 
 

@@ -146,6 +146,10 @@ def _recurrent() -> Options:
 WHOLE = {"projections": True, "convention": "torch"}
 
 
+#: Token by token, with states in fp32 and in 16 bits.
+NARROW: tuple[dict[str, Any], ...] = ({"form": "recurrent"}, {"form": "recurrent", "state_dtype": "bf16"})
+
+
 def _scan() -> Options:
     for algorithm, fused in product(ALGORITHMS, (True, False)):
         yield "scan", {"algorithm": algorithm, "fused": fused}, SCAN
@@ -153,11 +157,13 @@ def _scan() -> Options:
         yield "mamba", options, STATE_SPACE
     for algorithm in ("sequential", "kogge-stone"):
         yield "mamba", {"algorithm": algorithm, "fused": False}, STATE_SPACE
+    for options in (*NARROW, {"form": "recurrent", "projections": True}):
+        yield "mamba", options, STATE_SPACE
     for groups in (1, 2):
-        for options in ({}, {"convention": "torch"}, {"form": "recurrent"}):
+        for options in ({}, {"convention": "torch"}, *NARROW):
             yield "mamba-2", {"groups": groups, **options}, HEADS
     yield "rwkv", {}, STATE_SPACE
-    for options in ({}, {"chunk": 5}, {"convention": "torch"}, {"form": "recurrent"}):
+    for options in ({}, {"chunk": 5}, {"convention": "torch"}, *NARROW):
         yield "gated-delta-net", options, VALUE_HEADS
 
 

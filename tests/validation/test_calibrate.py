@@ -356,7 +356,7 @@ def test_open_tables_are_fitted_as_own_rows_are(shared):
     (got,) = calibrate.calibrate_tables(
         [shared / "measurements" / "scan.parquet"], only=["nvidia/h200-sxm"], date="2025-01-01"
     )
-    assert {section.kernel for section in got.file.sections} == {"conv", "delta"}
+    assert {section.kernel for section in got.file.sections} == {"conv", "delta", "state_update"}
     for section in got.file.sections:
         assert section.harness == "graph-replay"
         assert section.provenance.mdape < 5.0

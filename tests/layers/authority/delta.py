@@ -7,11 +7,10 @@ from functools import cache
 from typing import Any
 
 from .counted import Counted, blocks, exp, log2_ceil, total
-from .kernels import WIDTH, Expected, Kernel, Number, dot_depth
-from .scans import chains
+from .kernels import WIDTH, Expected, Kernel, Number, dot_depth, statistic
+from .scans import chains, updated
 
 Sizes = dict[str, int]
-STATE = 4  # bytes: fp32
 
 #: Products of a chunk (arXiv 2406.06484, §3.2): per head of keys ("k") or of values ("v"); over which pairs
 #: of the chunk's tokens: below the diagonal ("<": T's diagonal is 1), up to it ("≤"), or with
@@ -163,11 +162,12 @@ def gated_delta_net(o: dict[str, Any], s: Sizes) -> Expected:
     w, c = WIDTH[o["dtype"]], o["chunk"]
     b, n, keys, values, d, dv = (s[x] for x in ("batch", "seq", "heads", "kv_heads", "head_dim", "value_dim"))
     heads, count = b * values, -(-n // c)
-    state = heads * d * dv * STATE
+    state = heads * d * dv * statistic(o["dtype"])
     inputs = w * b * n * (2 * keys * d + values * dv + 2 * values)
     outputs = w * b * n * values * dv
     sizes = {"batch": b, "seq": n, "heads": keys, "value_heads": values, "head_dim": d, "value_dim": dv}
     if o["form"] == "recurrent":
+        state = heads * d * dv * (WIDTH[o["state_dtype"]] if o["state_dtype"] else statistic(o["dtype"]))
         # Decay; S k (multiply and add); β(v − S k); adding the outer product; S q.
         token = d * dv + 2 * d * dv + 2 * dv + 2 * d * dv + 2 * d * dv
         kernel = Kernel(
@@ -177,9 +177,9 @@ def gated_delta_net(o: dict[str, Any], s: Sizes) -> Expected:
             write=outputs + state,
             steps=n,
             depth=_depth(n, d, dv, None),
-            sizes=sizes,
         )
-        return Expected(kernels=(kernel,), inputs=inputs, outputs=outputs, updated=state, kept=inputs, path=n)
+        kernels = (updated(kernel, state),)
+        return Expected(kernels=kernels, inputs=inputs, outputs=outputs, updated=state, kept=inputs, path=n)
     cut = [min(c, n - first) for first in range(0, n, c)]
     squares, own = o["convention"] == "torch", {"k": b * keys, "v": b * values}
     widths = {"k": d, "v": dv}

@@ -10,7 +10,7 @@ from . import chunks
 from .chunks import Tally
 from .counted import Counted, exp, log2_ceil, maximum, tally, total
 from .kernels import WIDTH, Expected, Kernel, Number, directed, dot_depth, product, statistic, table
-from .scans import chains
+from .scans import chains, updated
 from .tables import softmax_pass
 
 Sizes = dict[str, int]
@@ -44,6 +44,7 @@ class Shape:
         self.gates = tokens * self.h * gates
         entries = self.dk * (self.dv + self.normalised)
         self.state = self.stat * self.b * self.h * entries
+        self.held = (WIDTH[o["state_dtype"]] if o["state_dtype"] else self.stat) * self.b * self.h * entries
         count = -(-self.n // self.c)
         # flash-linear-attention, chunk_fwd_h: states in the format of the keys, backward in fp32.
         self.states_back = self.state * count
@@ -206,9 +207,8 @@ def one_by_one(x: Shape, weights: Number = 0) -> Kernel:
     """Return the token-by-token form, which reads and writes the state."""
     t = chunks.recurrence(x.n, x.dk, x.dv, x.decay, **x.more)
     operands = 2 * x.queries + x.values + x.gates
-    return x.kernel(
-        t, steps=x.n, blocks=x.b * x.h, read=operands + weights + x.state, write=x.values + x.state
-    )
+    moved = {"read": operands + weights + x.held, "write": x.values + x.held}
+    return updated(x.kernel(t, steps=x.n, blocks=x.b * x.h, **moved), x.held)
 
 
 def gated_linear(name: str, o: dict[str, Any], s: Sizes) -> Expected:
@@ -221,7 +221,7 @@ def gated_linear(name: str, o: dict[str, Any], s: Sizes) -> Expected:
     if recurrent:
         kernels: tuple[Kernel, ...] = (one_by_one(x, weights),)
         if name == "mamba-2":
-            kernels = (_more(x, kernels[0], channel=3, depth=1),)
+            kernels = (updated(_more(x, kernels[0], channel=3, depth=1), x.held),)
     else:
         forward, backward = core(x)
         if name == "mamba-2":
@@ -234,7 +234,7 @@ def gated_linear(name: str, o: dict[str, Any], s: Sizes) -> Expected:
         inputs=operands,
         weights=weights,
         outputs=x.values,
-        updated=x.state if recurrent else 0,
+        updated=x.held if recurrent else 0,
         kept=0 if recurrent else operands + divided + scores,
         path=x.n if recurrent else -(-x.n // x.c),
         parameters=parameters,
@@ -246,8 +246,7 @@ def _more(
 ) -> Kernel:
     vector = k.vector + x.b * x.h * x.n * (channel * x.dv + token)
     changed = replace(k, vector=vector, depth=k.depth + depth, read=k.read + read, write=k.write + write)
-    steps = k.sizes["steps"]
-    return chains(changed, int(k.sizes["chains"]), steps=int(steps))
+    return chains(changed, int(k.sizes.get("chains", 0)), steps=int(k.sizes["steps"]))
 
 
 def _mamba_2(
@@ -317,7 +316,7 @@ def feature_attention(name: str, o: dict[str, Any], s: Sizes) -> Expected:
         kernels=directed(o, (*mapping, *forward), (*backward, *unmapping)),
         inputs=raw + x.values,
         outputs=x.values,
-        updated=x.state if recurrent else 0,
+        updated=x.held if recurrent else 0,
         kept=0 if recurrent else raw + x.values + state + x.values + x.rows + mapped,
         path=(x.n if recurrent else -(-x.n // x.c)) if o["causal"] else 1,
     )

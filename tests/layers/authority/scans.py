@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .counted import log2_ceil
-from .kernels import WIDTH, Expected, Kernel
+from .kernels import WIDTH, Expected, Kernel, Number
 
 Sizes = dict[str, int]
 
@@ -200,3 +200,9 @@ def scan(o: dict[str, Any], s: Sizes) -> Expected:
         kept=2 * w * lanes * t,
         path=work.depth,
     )
+
+
+def updated(k: Kernel, states: Number) -> Kernel:
+    """Return a kernel that reads states, updates them token by token, and writes them back [bytes]."""
+    sizes = {"states": states, "traffic": k.read + k.write, "steps": k.steps, "vector_flops": k.vector}
+    return replace(k, sizes=sizes)

@@ -10,7 +10,7 @@ from typing import Any
 from .counted import LEDGER, Counted, exp, log2_ceil, maximum, total
 from .kernels import WIDTH, Expected, Kernel, Number, product, statistic, table
 from .pointwise import sigmoid, silu
-from .scans import chains, recurrence
+from .scans import chains, recurrence, updated
 
 Sizes = dict[str, int]
 Row = list[Counted]
@@ -123,6 +123,11 @@ def mamba(o: dict[str, Any], s: Sizes) -> Expected:
         return w * b * n * width
 
     core_in, core_weights = tokens(3 * e + 2 * st), e * st + e
+    one_by_one = o["form"] == "recurrent"
+    # E·N_s states of a sequence, and the k − 1 last positions of the convolution, of which new ones replace
+    # the oldest.
+    state = b * e * st * (WIDTH[o["state_dtype"]] if o["state_dtype"] else statistic(o["dtype"]))
+    window, stays = (w * b * e * size if one_by_one else 0 for size in (k - 1, max(0, k - 1 - n)))
     forward = _core(o, s, loop, scan, core_in + w * core_weights, tokens(e))
     cost = scan_cost(n, st, "bwd", b, e)
     walked = chains(
@@ -138,13 +143,17 @@ def mamba(o: dict[str, Any], s: Sizes) -> Expected:
         steps=2 * scan.depth,
     )
     backward: tuple[Kernel, ...] = (walked,)
+    if one_by_one:
+        (core,) = forward
+        forward = (updated(replace(core, read=core.read + state, write=core.write + state), state),)
     if not o["projections"]:
         return Expected(
             kernels={"fwd": forward, "bwd": backward, "fwd+bwd": forward + backward}[o["direction"]],
             inputs=core_in,
             weights=w * core_weights,
             outputs=tokens(e),
-            kept=core_in,
+            updated=state if one_by_one else 0,
+            kept=0 if one_by_one else core_in,
             path=n,
             parameters=core_weights,
         )
@@ -157,8 +166,8 @@ def mamba(o: dict[str, Any], s: Sizes) -> Expected:
 
     convolved = Kernel(
         **taps(1),
-        read=tokens(e) + w * k * e,
-        write=tokens(e),
+        read=tokens(e) + w * k * e + window,
+        write=tokens(e) + window,
         depth=1 + log2_ceil(k),
         sizes={"batch": b, "seq": n, "channels": e, "width": k},
     )
@@ -182,8 +191,10 @@ def mamba(o: dict[str, Any], s: Sizes) -> Expected:
         inputs=tokens(d),
         weights=w * parameters,
         outputs=tokens(d),
+        updated=state + window if one_by_one else 0,
+        unwritten=stays,
         # The input; x before and after the convolution; z; Δ's low rank; Δ; B and C; y.
-        kept=tokens(d + e + e + e + r + e + 2 * st + e),
+        kept=0 if one_by_one else tokens(d + e + e + e + r + e + 2 * st + e),
         path=n,
         parameters=parameters,
     )
