@@ -8,6 +8,8 @@ and training passes of linear attention with heads of 256 on B200, which take 7 
 (an artifact of Triton there, as their author thinks). ``linear_fitted.csv`` has the rows that two constants
 of `costmodel.kernels.scan` were fitted on.
 
+Gated delta nets by ``flashinfer`` are its kernel for Blackwell, with one length for all sequences; posts have
+flash-linear-attention's times beside them, which are left out, because most are the host's.
 ``mamba_2_update`` is the update of Mamba-2's states by a token (``_fp16``: states in that format), by
 mamba_ssm's Triton kernel with the best tile of several, as vLLM's tuning found it, replayed from a graph. The
 posts give batch times heads, which are here sequences of 128 heads, or one of fewer.
@@ -53,7 +55,7 @@ def judged() -> pd.DataFrame:
 
 def predicted(told: pd.DataFrame) -> pd.DataFrame:
     """Return posted rows with predictions: ``seconds``, ``lower_s`` [s], ``error`` [%]."""
-    cells = told.groupby(["gpu", "op", "direction", "dtype"], sort=True)
+    cells = told.groupby(["gpu", "op", "direction", "dtype", "framework"], sort=True)
     return pd.concat([_predicted(rows) for _, rows in cells], ignore_index=True)
 
 
@@ -68,6 +70,10 @@ def _predicted(rows: pd.DataFrame) -> pd.DataFrame:
     }
     if not isinstance(layer, Mamba2):
         sizes["value_dim"] = rows["head_dim"]
-    found = predict(layer, one["gpu"], {name: size.to_numpy() for name, size in sizes.items()})
+    kernel = None
+    if one["framework"] == "flashinfer":
+        kernel, sizes["kv_heads"] = "flashinfer", rows["heads_kv"]
+    arguments = {name: size.to_numpy() for name, size in sizes.items()}
+    found = predict(layer, one["gpu"], arguments, kernel=kernel)
     error = errors(found.seconds, rows["latency_s"])
     return rows.assign(seconds=found.seconds, lower_s=found.lower_s, error=error)

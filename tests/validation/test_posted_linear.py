@@ -80,6 +80,15 @@ def test_states_in_16_bits_take_half_as_long_where_memory_limits(found):
     assert rows["error"].abs().max() < 12
 
 
+@pytest.mark.parametrize(("gpu", "rows"), [("b200-sxm", 14), ("gb200", 8)])
+def test_flashinfers_delta_nets_are_predicted(found, gpu, rows):
+    """By the constants of B200's table; GB200 by B200's."""
+    error = found.loc[(found["gpu"] == gpu) & (found["framework"] == "flashinfer"), "error"].abs()
+    assert len(error) == rows
+    assert error.mean() < 6
+    assert error.max() < 12
+
+
 def test_units_keep_as_much_under_way_as_the_forward_pass_shows():
     """By hand: 16 bits of K and V, of the states, of Q, K, V and the states again, and of O, in 0.579 ms."""
     tables = 2 * 4 * 4096 * 64 * 128
