@@ -61,7 +61,8 @@ def predicted(told: pd.DataFrame) -> pd.DataFrame:
 
 def _predicted(rows: pd.DataFrame) -> pd.DataFrame:
     one = rows.iloc[0]
-    layer = LAYERS[one["op"]](dtype=one["dtype"], direction=one["direction"])
+    options = {"fused": True} if one["framework"] == "fused" else {}
+    layer = LAYERS[one["op"]](dtype=one["dtype"], direction=one["direction"], **options)
     sizes = {
         "batch": rows["batch"],
         "seq": rows["seq"],

@@ -42,8 +42,6 @@ class _MatrixState(_Decaying, KeptState):
 
     #: Whether forward keeps the states of chunks in the layer's format, as flash-linear-attention does.
     narrow_states: ClassVar[bool] = False
-    #: Kernels besides those that walk the chunks, forward and backward.
-    launched: ClassVar[tuple[int, int]] = (1, 2)
 
     # -- sizes -----------------------------------------------------------------------------
 
@@ -156,9 +154,14 @@ class _MatrixState(_Decaying, KeptState):
             write=self._values(),
             again=self._handed_on(),
             pram_depth=depth,
-            launches=sp.Integer(self.launched[0]),
+            launches=sp.Integer(self._launched[0]),
             blocks=True,
         )
+
+    @property
+    def _launched(self) -> tuple[int, int]:
+        """Number of kernels besides those that walk the chunks, forward and backward."""
+        return 1, 2
 
     def _handed_on(self) -> sp.Expr:
         """Size of what forward's kernels write for each other and read more than once, without states."""
@@ -245,7 +248,7 @@ class _MatrixState(_Decaying, KeptState):
             write=2 * self._queries() + self._values() + self._gates(),
             again=self._handed_on_back() + statistic,
             pram_depth=depth,
-            launches=sp.Integer(self.launched[1]),
+            launches=sp.Integer(self._launched[1]),
             blocks=True,
         )
 

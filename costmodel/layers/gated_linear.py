@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase
-from costmodel.layers._decay import N
+from costmodel.errors import CostmodelError
+from costmodel.layers._decay import C, N
 from costmodel.layers._linear import B, H, _MatrixState
 from costmodel.layers._refusal import refuse
-from costmodel.symbols import CeilLog2, symbol
+from costmodel.symbols import CeilLog2, ChunkPairs, symbol
 
 STATE = symbol("state")
 P = symbol("head_dim")
@@ -46,7 +47,10 @@ class GLA(_MatrixState):
     defaults: ClassVar[dict[str, str | int]] = {"value_dim": "2*head_dim", "block": 64}
     decay: ClassVar[str] = "vector"
     narrow_states: ClassVar[bool] = True
-    launched: ClassVar[tuple[int, int]] = (4, 8)
+
+    @property
+    def _launched(self) -> tuple[int, int]:
+        return 4, 8
 
     @property
     def _scores(self) -> sp.Expr:
@@ -96,10 +100,15 @@ class Mamba2(_MatrixState):
     Per token and head: 2·Q·N_s (shared within a group) + 2·Q·P + 4·P·N_s FLOP for chunks of Q = `block`; the
     first two terms are halved here, as only pairs that the causal mask leaves are counted.
 
+    The kernels are mamba_ssm's, whose traffic with each other counts as read again: sums of Δ A, a chunk's
+    states and passing them on; scores of a group, which its heads read; outputs.
+
     Parameters
     ----------
     groups : int
         Number of groups of heads, each with its own B and C.
+    fused : bool
+        Whether scores and what is passed on stay on the chip (forward only; vLLM's pull request 27299).
     """
 
     name: ClassVar[str] = "mamba-2"
@@ -115,6 +124,16 @@ class Mamba2(_MatrixState):
     gate_depth: ClassVar[int] = 1
 
     groups: int = 1
+    fused: bool = False
+
+    def __post_init__(self) -> None:
+        """Check that what is fused goes forward."""
+        super().__post_init__()
+        self.check_forward_only("fused=true", chosen=self.fused)
+        if self.fused and self.by_token:
+            raise CostmodelError(
+                f"fused of {self.name}: applies to form=chunked; leave out fused=true, or form={self.form}"
+            )
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Check that `groups` divides `heads`."""
@@ -139,6 +158,48 @@ class Mamba2(_MatrixState):
     def parameters(self) -> sp.Expr:
         """A and D of each head."""
         return 2 * H
+
+    # -- what mamba_ssm's kernels hand on (ops/triton/ssd_combined.py) -----------------------
+
+    @property
+    def _launched(self) -> tuple[int, int]:
+        return (1, 2) if self.fused else (4, 12)
+
+    @property
+    def _for_each_head(self) -> sp.Expr:
+        """Size of B, or of C, as the heads of a group read it [bytes]."""
+        return self.bytes * B * N * H * STATE
+
+    @property
+    def _scores(self) -> sp.Expr:
+        """Size of the scores of all groups, whole squares in fp32 [bytes]."""
+        return self.stat_bytes * B * N * self.longest * self.key_heads
+
+    @property
+    def _scores_for_each_head(self) -> sp.Expr:
+        """Size of the scores up to the diagonal, as the heads of a group read them [bytes]."""
+        return self.stat_bytes * B * H * ChunkPairs(N, C)
+
+    @property
+    def _narrow_states(self) -> sp.Expr:
+        """Size of the states of all chunks in the layer's format [bytes]."""
+        return self._states * self.bytes / self.stat_bytes
+
+    def _handed_on(self) -> sp.Expr:
+        """Δ and the sums of Δ A in fp32; x again; B and C for each head; narrow states; scores."""
+        if self.fused:
+            return super()._handed_on()
+        scores = self._scores + self._scores_for_each_head
+        rows = 6 * self._row_statistic()
+        return rows + self._values() + 2 * self._for_each_head + 2 * self._narrow_states + scores
+
+    def _handed_on_back(self) -> sp.Expr:
+        """The same, made again; gradients of states and scores; those of B and C in fp32, before the sums."""
+        scores = 4 * self._scores + 2 * self._scores_for_each_head
+        states = 2 * self._states_back + 5 * self._narrow_states
+        wide = 4 * self._queries() * self.stat_bytes / self.bytes
+        operands = 2 * self._queries() + 8 * self._values() + self._gates() + 5 * self._for_each_head
+        return 24 * self._row_statistic() + scores + states + wide + operands
 
     def _with(self, phase: Phase, *, channel: int, token: int = 1, depth: sp.Expr | int = 0) -> Phase:
         """Return a kernel with additional vector FLOP per channel and per head of each token."""

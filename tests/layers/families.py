@@ -160,7 +160,7 @@ def _scan() -> Options:
     for options in (*NARROW, {"form": "recurrent", "projections": True}):
         yield "mamba", options, STATE_SPACE
     for groups in (1, 2):
-        for options in ({}, {"convention": "torch"}, *NARROW):
+        for options in ({}, {"convention": "torch"}, {"fused": True}, *NARROW):
             yield "mamba-2", {"groups": groups, **options}, HEADS
     yield "rwkv", {}, STATE_SPACE
     for options in ({}, {"chunk": 5}, {"convention": "torch"}, *NARROW):
@@ -211,9 +211,8 @@ def family_cases() -> Iterator[tuple[Layer, Points]]:
     for name, options, points in (*_recurrent(), *_scan(), *_convolution(), *_linear()):
         layer = get(name)
         once = options.get("generation") or options.get("form") == "recurrent" or options.get("decode")
-        directions = (
-            ("fwd",) if once or (options.get("fused") is False and name == "mamba") else ("fwd", "bwd")
-        )
+        once = once or (name, options.get("fused")) in {("mamba", False), ("mamba-2", True)}
+        directions = ("fwd",) if once else ("fwd", "bwd")
         for direction in directions:
             yield layer(**options, direction=direction), points
         if name not in done:

@@ -75,6 +75,8 @@ def test_mamba_takes_the_same_arithmetic_token_by_token_as_in_a_scan():
             "unknown direction 'bwd' of mamba with form=recurrent",
         ),
         ("mamba", {"form": "chunked"}, "unknown form 'chunked' of mamba; known: recurrent, scan"),
+        ("mamba-2", {"form": "recurrent", "fused": True}, "fused of mamba-2: applies to form=chunked"),
+        ("mamba-2", {"direction": "fwd+bwd", "fused": True}, "'fwd+bwd' of mamba-2 with fused=true"),
         ("mamba-2", {"form": "scan"}, "unknown form 'scan' of mamba-2; known: chunked, recurrent"),
     ],
 )

@@ -96,6 +96,11 @@ def core(x: Shape) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
     walked = there["states"]
     if x.o["convention"] == "torch":
         walked = replace(walked, matrix=0, keys=0)
+    moved = None
+    if x.name == "gla":
+        moved = _gla_moved(x)
+    elif x.name == "mamba-2" and not x.o["fused"]:
+        moved = _mamba_moved(x)
     # formulas.md §4: Q, K, V, O once; each state written and read once; K and V again, from the cache.
     forward = (
         x.kernel(
@@ -111,8 +116,8 @@ def core(x: Shape) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
             blocks=heads * count,
             read=x.queries + x.states,
             write=x.values,
-            l2=_gla_moved(x)[0] if x.name == "gla" else x.queries + x.values + x.gates,
-            launches=4 if x.name == "gla" else 1,
+            l2=moved[0] if moved else x.queries + x.values + x.gates,
+            launches=4 if moved else 1,
         ),
     )
     backward = []
@@ -163,8 +168,8 @@ def core(x: Shape) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
             blocks=heads * count,
             read=2 * x.states_back,
             write=2 * x.queries + x.values + x.gates,
-            l2=_gla_moved(x)[1] if x.name == "gla" else first + second + x.gates + rows,
-            launches=8 if x.name == "gla" else 2,
+            l2=moved[1] if moved else first + second + x.gates + rows,
+            launches={"gla": 8, "mamba-2": 12}[x.name] if moved else 2,
         )
     )
     return forward, tuple(backward)
@@ -199,6 +204,50 @@ def _gla_moved(x: Shape) -> tuple[Number, Number]:
         (3 * sums, 2 * q + x.gates),
     )
     # Q, K, V, dO and the gates once; the states and their gradients written and read; the gradients.
+    once_back = (2 * q + 2 * v + x.gates) + 4 * s + (2 * q + v + x.gates)
+    return sum(map(sum, forward)) - once, sum(map(sum, backward)) - once_back
+
+
+def _mamba_moved(x: Shape) -> tuple[Number, Number]:
+    """Return what mamba_ssm's kernels move beyond operands once and states (ops/triton/ssd_combined.py).
+
+    Each line is a kernel, as in `_gla_moved`. Δ, the sums of ΔA and their gradients (`r`), states before they
+    are passed on, scores, and the gradients of B and C before the last product are in fp32. The B, C
+    and scores of a group are read by each of its heads, scores only up to the diagonal.
+    """
+    q, v, s, r = x.queries, x.values, x.states_back, x.rows
+    each = x.w * x.b * x.n * x.h * x.dk
+    narrow = s * x.w // x.stat
+    length = min(x.c, x.n)
+    scores = x.stat * x.b * x.n * length * x.groups
+    cut = [min(x.c, x.n - first) for first in range(0, x.n, x.c)]
+    below = x.stat * x.b * x.h * sum(i + 1 for tokens in cut for i in range(tokens))
+    wide = x.stat * x.b * x.n * x.groups * x.dk
+    forward = (
+        (x.gates, 2 * r),
+        (v + each + 2 * r, s),
+        (s, narrow),
+        (2 * q, scores),
+        (v + each + below + narrow + 2 * r, v),
+    )
+    once = (2 * q + v + x.gates) + v + 2 * s
+    backward = (
+        (x.gates, 2 * r),
+        (2 * q, scores),
+        (v + each + 2 * r, s),
+        (s, s),
+        (each + v + r, s),  # gradients of the states
+        (2 * s, 2 * narrow),
+        (2 * v + each + below + narrow + 2 * r, v + r),  # dx, dΔ
+        (v + narrow + each + 2 * r, wide + r),  # dB
+        (v + narrow + each + r, wide + r),  # dC
+        (2 * v + 2 * r, scores),
+        (q + scores + wide, q),
+        (q + scores + wide, q),
+        (2 * v + below + 2 * r, r),
+        (3 * r, r),  # the parts of the gradient of ΔA
+        (2 * r + x.gates, x.gates),
+    )
     once_back = (2 * q + 2 * v + x.gates) + 4 * s + (2 * q + v + x.gates)
     return sum(map(sum, forward)) - once, sum(map(sum, backward)) - once_back
 
