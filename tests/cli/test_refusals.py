@@ -201,6 +201,11 @@ CATALOGUE = {
         "k=1000000000000",
     ),
     "a negative budget": (("validate", "--budget", "-3"), "--budget", "wanted", "0, got '-3'"),
+    "a plan for devices without a link": (
+        ("plan", "gpt2", "-m", "i9-13900k", "--devices", "1", "-D", "batch=8", "seq=64", "--rung", "bound"),
+        "cpu/i9-13900k has no link to other devices",
+        "`costmodel model --use training`",
+    ),
     "no devices": ((*PLAN, "--devices", "0"), "--devices", "wanted", "equal to 1, got '0'"),
     "tokens without end": ((*PLAN, "--devices", "8", "--tokens", "inf"), "--tokens", "got 'inf'"),
     "a price below nothing": ((*PLAN, "--devices", "8", "--price", "-1"), "--price", "got '-1'"),
