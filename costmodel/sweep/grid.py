@@ -266,5 +266,7 @@ def _by_device(prices: Mapping[str, float], machines: Sequence[hardware.Device])
             raise unknown_name("device of this sweep", name, names)
         if not (math.isfinite(price) and price > 0):
             raise SizeError(f"price of {name}: wanted a positive number for an hour, got {price!r}")
+        if found.get(full, price) != price:
+            raise SizeError(f"price of {full} is given twice: {found[full]!r} and {float(price)!r}")
         found[full] = float(price)
     return found
