@@ -513,6 +513,17 @@ def test_truncated_table_is_one_clear_line(costmodel, tmp_path):
     assert not (tmp_path / "out.csv").exists()
 
 
+def test_file_whose_name_is_no_text_is_one_clear_line(costmodel, tmp_path, llama):
+    """A page can do without such a name; a table cannot."""
+    config = tmp_path / "c\udcff.json"
+    config.write_text(json.dumps(llama), encoding="utf-8")
+    table = tmp_path / "x.csv"
+    ended = costmodel("sweep", config, "--use", "decode", "-m", "l4", "-D", "seq=8", "-o", table)
+    assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert "wanted a name in UTF-8, got 'c\\udcff decode'" in ended.err
+    assert not table.exists()
+
+
 def test_yaml_bomb_is_refused_without_expanding_it(costmodel, tmp_path):
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
