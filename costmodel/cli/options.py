@@ -324,7 +324,7 @@ def is_device(name: str) -> bool:
 
 
 def is_configuration(name: str) -> bool:
-    """Return whether a name is that of a model's configuration, or of its folder, as `models.load` reads."""
+    """Return whether a name is of a model's configuration, or of its folder, as `models.load` takes it."""
     return name.endswith(".json") or (Path(name) / "config.json").is_file()
 
 

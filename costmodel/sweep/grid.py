@@ -259,7 +259,7 @@ def as_axis(name: str, values: ArrayLike) -> NDArray[Any]:
 def _by_device(prices: Mapping[str, float], machines: Sequence[hardware.Device]) -> dict[str, float]:
     """Return prices [currency/h] by the devices' full names."""
     names = {machine.name for machine in machines}
-    found = {}
+    found: dict[str, float] = {}
     for name, price in prices.items():
         full = name if name in names else as_device(name).name
         if full not in names:
