@@ -41,6 +41,8 @@ from costmodel.symbols import (
 #: Device figures that are doubled: memory bandwidth, number of units, clock, L2 capacity; and, for layers
 #: that communicate, the bandwidth of the links within a node.
 FIGURES, SENDING = ("hbm", "units", "clock", "l2"), ("link",)
+#: Figures whose name is also that of another limit, in words: the limit ``l2`` is the cache's bandwidth.
+_IN_WORDS = {"l2": "l2 capacity"}
 #: Number formats to try, if they are narrower than the layer's and the device has them.
 FORMATS = ("bf16", "fp8", "fp4")
 #: Bytes of the 16-bit formats. Only kernels that compute in these widen operands that are stored narrower.
@@ -273,7 +275,7 @@ def _changes(
     for name in _figures(prediction):
         changed = _doubled(device, name)
         if changed is not None:
-            yield "figure", f"{name} times 2", layer, changed
+            yield "figure", _twice(name), layer, changed
     for dtype in FORMATS:
         if parse_dtype(dtype).bytes < parse_dtype(layer.dtype).bytes:
             narrower = _in_dtype(layer, dtype)
@@ -309,7 +311,11 @@ def _pairs(prediction: Prediction) -> Iterator[tuple[str, str, Layer, Device]]:
     for names in itertools.combinations(_figures(prediction), 2):
         changed = _doubled(prediction.device, *names)
         if changed is not None:
-            yield "figure", f"{' and '.join(names)} times 2", prediction.layer, changed
+            yield "figure", _twice(*names), prediction.layer, changed
+
+
+def _twice(*names: str) -> str:
+    return f"{' and '.join(_IN_WORDS.get(name, name) for name in names)} times 2"
 
 
 def _doubled(device: Device, *names: str) -> Device | None:

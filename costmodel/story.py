@@ -26,6 +26,7 @@ from costmodel.layers import Layer, get
 from costmodel.parallel.limits import largest
 from costmodel.predict import as_device, predict
 from costmodel.prediction import Prediction
+from costmodel.reports.frames import check_columns
 from costmodel.sweep import as_frame, concat, log2_range
 
 DEVICES = (
@@ -306,6 +307,7 @@ def page(
     if rung is not None:
         raise UnavailableError(f"{file} holds predictions already; give --rung to costmodel sweep instead")
     frame = reports.read(file)
+    check_columns(frame)
     named = frame["device"].astype(str).unique()
     for name in own:
         if name not in named:

@@ -112,8 +112,12 @@ def render(value: float, dimension: str, digits: int = 4) -> str:
     scales = [("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1.0)]
     if dimension in ("s", "W"):
         scales = [("", 1.0), ("m", 1e-3), ("µ", 1e-6), ("n", 1e-9)]
-    prefix, scale = next((s for s in scales if abs(value) >= s[1] * (1 - 1e-12)), scales[-1])
-    return f"{value / scale:.{digits}g} {prefix}{base}"
+    # The rounded number has the prefix: 999.7 µs to three digits are 1 ms, not 1e+03 µs.
+    rounded = float(f"{value:.{digits}g}")
+    prefix, scale = next((s for s in scales if abs(rounded) >= s[1] * (1 - 1e-12)), scales[-1])
+    # Above the largest prefix numbers are written in full, as an exponent beside a prefix is hard to read.
+    large = abs(rounded / scale) >= 10**digits
+    return f"{value / scale:,.0f} {prefix}{base}" if large else f"{value / scale:.{digits}g} {prefix}{base}"
 
 
 def in_full(value: float) -> str:

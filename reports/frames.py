@@ -68,6 +68,8 @@ SIZES = {
 STATE = "state_size"
 #: Columns that a sweep's table needs to be compared.
 NEEDED = ("layer", "device", "dtype", "seconds", "lower_s", "bound", "matrix_flops", "hbm_bytes", "depth")
+#: Those of them that are text.
+NAMES = ("layer", "device", "dtype", "bound")
 #: Those of them that are numbers of at least 0; the first must be positive, for a logarithmic axis.
 NUMBERS = ("seconds", "lower_s", "matrix_flops", "hbm_bytes", "depth")
 #: Columns that are all 0 in a row without work, such as a collective on a single device.
@@ -160,9 +162,7 @@ def checked(frame: pd.DataFrame) -> pd.DataFrame:
         If a column or every size is missing, a column is duplicated, there are no rows, a number is invalid,
         or two rows contradict each other.
     """
-    missing = [name for name in NEEDED if name not in frame]
-    if missing:
-        raise TableError(f"not a sweep's table: it lacks {', '.join(missing)}; make one with costmodel sweep")
+    check_columns(frame)
     if frame.empty:
         raise TableError("the table has no rows: nothing to compare")
     check_once(frame)
@@ -179,6 +179,26 @@ def checked(frame: pd.DataFrame) -> pd.DataFrame:
         frame = frame.assign(where=frame["device"].astype(str))
     frame = _each_once(frame)
     return frame if "label" in frame else frame.assign(label=frame["series"])
+
+
+def check_columns(frame: pd.DataFrame) -> None:
+    """Refuse a table that lacks columns of a sweep's, or names in them.
+
+    Raises
+    ------
+    TableError
+        If it does.
+    """
+    missing = [name for name in NEEDED if name not in frame]
+    if missing:
+        raise TableError(
+            f"not a sweep's table: it lacks {', '.join(missing)}; make one with costmodel sweep, "
+            "without --columns"
+        )
+    for name in NAMES:
+        empty = np.flatnonzero(frame[[name]].isna().any(axis=1))
+        if len(empty):
+            raise TableError(f"{name} in row {empty[0] + 1}: empty, and every row needs it")
 
 
 def with_text(frame: pd.DataFrame) -> pd.DataFrame:

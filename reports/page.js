@@ -164,8 +164,12 @@
 
   function prefixed(value, scales, unit, digits) {
     if (value === 0) return `0 ${unit}`;
-    const [prefix, scale] = scales.find(([, s]) => Math.abs(value) >= s * (1 - 1e-12)) ?? scales.at(-1);
-    return `${Number((value / scale).toPrecision(digits))} ${prefix}${unit}`;
+    // The rounded number has the prefix: 999.7 µs to three digits are 1 ms. Above the largest prefix it is in full.
+    const rounded = Math.abs(Number(value.toPrecision(digits)));
+    const [prefix, scale] = scales.find(([, s]) => rounded >= s * (1 - 1e-12)) ?? scales.at(-1);
+    const large = rounded / scale >= 10 ** digits;
+    const shown = large ? Math.round(value / scale).toLocaleString("en") : Number((value / scale).toPrecision(digits));
+    return `${shown} ${prefix}${unit}`;
   }
 
   // "matrix:bf16" as "matrix engine, bf16"; another text as it is.
@@ -177,7 +181,7 @@
   const writers = {
     text: String,
     count: (value) => Math.round(value).toLocaleString("en"),
-    seconds: (value) => (value >= 1000 ? `${Math.round(value).toLocaleString("en")} s` : prefixed(value, small, "s", 3)),
+    seconds: (value) => prefixed(value, small, "s", 3),
     bytes: (value) => prefixed(value, prefixes, "B", 3),
     flop: (value) => prefixed(value, prefixes, "FLOP", 3),
     limit,

@@ -124,13 +124,14 @@ class Page:
         OutputError
             If the page is larger than `LARGEST`.
         """
-        text = render(self)
-        size = len(text.encode())
+        # A title or a file's name in the command may have bytes that are no text: the page has ? for them.
+        content = render(self).encode(errors="replace")
+        size = len(content)
         if size > LARGEST:
             raise OutputError(
                 f"the page would have {size / 1e6:.1f} MB, more than {LARGEST / 1e6:.0f}: report fewer rows"
             )
-        return text
+        return content.decode()
 
     def _repr_html_(self) -> str:
         """Return the page for a notebook, isolated in a sandboxed frame."""

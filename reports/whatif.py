@@ -27,7 +27,7 @@ FIGURES = {
     "hbm": "memory bandwidth",
     "units": "compute units",
     "clock": "clock",
-    "l2": "L2 cache",
+    "l2 capacity": "L2 capacity",
     "link": "link bandwidth within a node",
 }
 #: Other ways to compute the same, in words.

@@ -9,7 +9,7 @@ from costmodel.units import render
 
 def seconds(value: float) -> str:
     """Return a time: ``0.00032 → "320 µs"``, ``5400 → "5,400 s"``."""
-    return f"{value:,.0f} s" if value >= 1000 else render(value, "s", 3)
+    return render(value, "s", 3)
 
 
 def size(value: float) -> str:

@@ -102,6 +102,8 @@ def test_what_if_is_the_prediction_with_that_one_thing_changed():
     found = what_if(p, ["nvidia/b200-sxm"]).set_index("change")
     assert found.loc["hbm times 2", "speedup"] == pytest.approx(2, rel=1e-9)
     assert found.loc["bf16 times 2", "speedup"] == pytest.approx(1)
+    # The limit "l2" is the cache's bandwidth, which is not what is doubled.
+    assert "l2 capacity times 2" in found.index
     fp8 = cm.predict(cm.Matmul(dtype="fp8"), H200, rung="bound", **sizes)
     assert found.loc["in fp8", "seconds"] == fp8.seconds
     b200 = cm.predict(layer, "nvidia/b200-sxm", rung="bound", **sizes)

@@ -275,6 +275,7 @@ def test_a_device_without_a_tdp_has_no_energy():
         ({"h200-sxm": -1.0}, "positive number"),
         ({"h200-sxm": 0.0}, "positive number for an hour, got 0.0"),
         ({"h200-sxm": math.inf}, "positive number for an hour, got inf"),
+        ({"h200-sxm": 1.0, "nvidia/h200-sxm": 2.0}, "of nvidia/h200-sxm is given twice: 1.0 and 2.0"),
     ],
 )
 def test_bad_prices_are_refused(prices, text):

@@ -19,7 +19,7 @@ from typing import Any
 import typer
 
 from costmodel.cli.app import arguments, command
-from costmodel.errors import CostmodelError
+from costmodel.errors import CostmodelError, shown
 
 __all__ = ["main"]
 
@@ -73,8 +73,8 @@ def run(argv: Sequence[str]) -> int:
         return INTERRUPTED
     except OSError as error:
         return _unwritten(error)
-    except MemoryError:
-        return _refuse("not enough memory for that many rows; give fewer sizes at a time")
+    except (UnicodeEncodeError, MemoryError) as error:
+        return _refuse(_beyond(error))
     return status if isinstance(status, int) else 0
 
 
@@ -103,6 +103,14 @@ def _unread(error: typer.TyperException) -> str:
     hint = f"; `{context.command_path} --help` has an example" if text.startswith("Missing") else ""
     command = "" if context.parent is None else f"{context.info_name}: "
     return f"{command}{text[0].lower()}{text[1:]}{hint}"
+
+
+def _beyond(error: UnicodeEncodeError | MemoryError) -> str:
+    """Return the message for what neither a table nor the machine can hold."""
+    if isinstance(error, MemoryError):
+        return "not enough memory for that many rows; give fewer sizes at a time"
+    # Tables are in UTF-8, and so are the names of Parquet files; a name in a shell can be any bytes.
+    return f"wanted a name in UTF-8, got {shown(error.object)}; rename the file"
 
 
 def _unwritten(error: OSError) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -322,6 +323,11 @@ def is_device(name: str) -> bool:
     return True
 
 
+def is_configuration(name: str) -> bool:
+    """Return whether a name is of a model's configuration, or of its folder, as `models.load` takes it."""
+    return name.endswith(".json") or (Path(name) / "config.json").is_file()
+
+
 def layers_and_devices(names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Return the names that are layers and those that are devices: ``-m h200-sxm a100-pcie-40gb`` has two."""
     from costmodel.layers import classes
@@ -329,7 +335,7 @@ def layers_and_devices(names: Iterable[str]) -> tuple[list[str], list[str]]:
     layers: list[str] = []
     devices: list[str] = []
     for name in names:
-        of_a_file = "/" in name or name.endswith((".yaml", ".yml"))
+        of_a_file = name.endswith((".yaml", ".yml")) or ("/" in name and not is_configuration(name))
         is_layer = name.partition("[")[0] in classes() or not (of_a_file or is_device(name))
         (layers if is_layer else devices).append(name)
     return layers, devices

@@ -132,10 +132,7 @@ def limit_of(phase: Mapping[str, Any]) -> str:
 
 def seconds(value: float) -> str:
     """Return a time with a fitting unit; ``–`` where there is none."""
-    if value is None or math.isnan(value):
-        return "–"
-    # From 9999.5 on, four digits would need an exponent.
-    return f"{value:,.0f} s" if value >= 9999.5 else render(value, "s")
+    return "–" if value is None or math.isnan(value) else render(value, "s")
 
 
 def count(value: float, unit: str = "") -> str:

@@ -15,6 +15,8 @@ from costmodel.cli import output
 from costmodel.files import check_writable, write_whole
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from costmodel.traces import Breakdown
 
 #: So many operations without a prediction are named, those that take most time.
@@ -115,6 +117,7 @@ def _print(found: Breakdown, top: int) -> None:
         f"measured {covered}, predicted {predicted}, at least {least}"
     )
     _print_others(found)
+    _print_grounds(found.rows)
 
 
 def _print_rows(found: Breakdown, top: int) -> None:
@@ -155,6 +158,20 @@ def _print_others(found: Breakdown) -> None:
         print(f"not predicted: {named}{more}")
     for reason, seconds in list(found.reasons.items())[:REASONS]:
         print(f"{100 * seconds / whole_s:.1f} % of the time is not predicted because {reason}")
+
+
+def _print_grounds(rows: pd.DataFrame) -> None:
+    """Print which devices the predictions are of, the lowest rung of each, and whose constants they have."""
+    from costmodel import hardware
+    from costmodel.predict import RUNGS
+
+    devices = [hardware.load(str(gpu)) for gpu in rows["gpu"].unique()]
+    for device, (_, own) in zip(devices, rows.groupby("gpu", sort=False), strict=True):
+        origins = dict.fromkeys(name for text in own["constants_from"] for name in text.split(", "))
+        rung = min(own["rung"], key=RUNGS.index)
+        print(f"on {device.name}: rung {rung}, constants from {', '.join(sorted(origins))}")
+    if devices:
+        print(output.signature(*(device.spec_hash for device in devices)))
 
 
 def _as_json(found: Breakdown) -> dict[str, Any]:

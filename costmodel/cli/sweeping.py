@@ -240,7 +240,7 @@ def _check_names(names: Sequence[str]) -> None:
         kind = name.partition("[")[0]
         if len(names) > 1 and name in GLOSSARY and name not in known:
             raise CostmodelError(f"sweep: wanted -D {name}=VALUE, got {name}")
-        if len(names) > 1 and kind not in known:
+        if len(names) > 1 and kind not in known and not o.is_configuration(name):
             raise unknown_name("layer or device", kind, [*classes(), *devices()])
 
 

@@ -15,7 +15,7 @@ from costmodel import hardware
 from costmodel.arguments import typed
 from costmodel.calibration import Wanted
 from costmodel.choosing import choose
-from costmodel.errors import CostmodelError
+from costmodel.errors import CostmodelError, UnavailableError
 from costmodel.evaluate import as_one_size
 from costmodel.kernels import collective
 from costmodel.kernels.base import Array
@@ -47,6 +47,8 @@ class Cluster:
     ------
     CostmodelError
         If the devices do not fill whole nodes.
+    UnavailableError
+        If the device's spec has no link within a node: layouts are timed with one, at any rung.
     """
 
     device: hardware.Device | str | Path
@@ -56,7 +58,11 @@ class Cluster:
 
     def __post_init__(self) -> None:
         """Check the device and the price, and that nodes are full."""
-        _ = self.machine
+        if self.machine.link_bandwidth is None:
+            raise UnavailableError(
+                f"cluster: {self.machine.name} has no link to other devices in its spec; give it one, or "
+                "predict a training on one device: `costmodel model --use training`"
+            )
         # As Python ints: products of NumPy's small integers overflow.
         object.__setattr__(self, "devices", as_one_size("devices", self.devices))
         node = self._default() if self.node is None else as_one_size("node", self.node)

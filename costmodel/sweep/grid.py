@@ -259,12 +259,14 @@ def as_axis(name: str, values: ArrayLike) -> NDArray[Any]:
 def _by_device(prices: Mapping[str, float], machines: Sequence[hardware.Device]) -> dict[str, float]:
     """Return prices [currency/h] by the devices' full names."""
     names = {machine.name for machine in machines}
-    found = {}
+    found: dict[str, float] = {}
     for name, price in prices.items():
         full = name if name in names else as_device(name).name
         if full not in names:
             raise unknown_name("device of this sweep", name, names)
         if not (math.isfinite(price) and price > 0):
             raise SizeError(f"price of {name}: wanted a positive number for an hour, got {price!r}")
+        if found.get(full, price) != price:
+            raise SizeError(f"price of {full} is given twice: {found[full]!r} and {float(price)!r}")
         found[full] = float(price)
     return found

@@ -16,6 +16,29 @@ def config(tmp_path, llama):
     return path
 
 
+def test_a_sweep_takes_configurations_wherever_they_are(costmodel, config):
+    """A path has a slash, as have the names of devices: google/tpu-v5e."""
+    folder = config.parent / "folder"
+    folder.mkdir()
+    (folder / "config.json").write_bytes(config.read_bytes())
+    asked = (
+        "--use",
+        "decode",
+        "-m",
+        "nvidia/l4",
+        "-D",
+        "seq=8",
+        "--columns",
+        "layer,device,seconds",
+        "--json",
+    )
+    alone = json.loads(costmodel("sweep", config, *asked).out)
+    assert [row["device"] for row in alone] == ["nvidia/l4"]
+    rows = json.loads(costmodel("sweep", "gpt2", config, folder, "google/tpu-v5e", *asked).out)
+    assert len(rows) == 6
+    assert {row["seconds"] for row in rows if row["device"] == "nvidia/l4"} > {alone[0]["seconds"]}
+
+
 def test_catalogue_is_listed(costmodel):
     ended = costmodel("model")
     assert ended.status == 0

@@ -201,6 +201,11 @@ CATALOGUE = {
         "k=1000000000000",
     ),
     "a negative budget": (("validate", "--budget", "-3"), "--budget", "wanted", "0, got '-3'"),
+    "a plan for devices without a link": (
+        ("plan", "gpt2", "-m", "i9-13900k", "--devices", "1", "-D", "batch=8", "seq=64", "--rung", "bound"),
+        "cpu/i9-13900k has no link to other devices",
+        "`costmodel model --use training`",
+    ),
     "no devices": ((*PLAN, "--devices", "0"), "--devices", "wanted", "equal to 1, got '0'"),
     "tokens without end": ((*PLAN, "--devices", "8", "--tokens", "inf"), "--tokens", "got 'inf'"),
     "a price below nothing": ((*PLAN, "--devices", "8", "--price", "-1"), "--price", "got '-1'"),
@@ -506,6 +511,17 @@ def test_truncated_table_is_one_clear_line(costmodel, tmp_path):
     ended = costmodel("score", short, "-o", tmp_path / "out.csv")
     assert (ended.status, ended.err.count("\n")) == (2, 1)
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_file_whose_name_is_no_text_is_one_clear_line(costmodel, tmp_path, llama):
+    """A page can do without such a name; a table cannot."""
+    config = tmp_path / "c\udcff.json"
+    config.write_text(json.dumps(llama), encoding="utf-8")
+    table = tmp_path / "x.csv"
+    ended = costmodel("sweep", config, "--use", "decode", "-m", "l4", "-D", "seq=8", "-o", table)
+    assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert "wanted a name in UTF-8, got 'c\\udcff decode'" in ended.err
+    assert not table.exists()
 
 
 def test_yaml_bomb_is_refused_without_expanding_it(costmodel, tmp_path):

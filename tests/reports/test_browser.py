@@ -53,6 +53,17 @@ def test_every_chart_draws_and_tables_keep_their_text(
     assert {"main memory", "matrix engine, bf16"} < set(texts(dom[dom.index(name) :]))
 
 
+def test_the_script_rounds_to_the_prefix_that_the_page_has(
+    table: pd.DataFrame, facts: reports.Facts, drawn: Callable[..., tuple[str, str]]
+) -> None:
+    page = reports.compare(table.assign(footprint_bytes=999.6e6), facts=facts).html
+    dom, _ = drawn(page)
+    name = 'id="table-predictions"'
+    cells = texts(dom[dom.index(name) :])
+    assert "1 GB" in cells
+    assert cells == texts(page[page.index(name) :])
+
+
 def looks(dom: str, name: str) -> dict[str, tuple[str, str]]:
     """Return stroke and dashes of what a chart's legend lists, by label."""
     start = dom.index(f'data-figure="{name}"')

@@ -287,7 +287,7 @@ def test_finding_on_changes_separates_options_from_figures() -> None:
                 "hbm times 2",
                 "bf16 times 2",
                 "wavefront = True",
-                "l2 times 2",
+                "l2 capacity times 2",
                 "units times 2",
                 "no",
             ],

@@ -194,6 +194,7 @@ def test_rows_that_take_no_time_are_left_out_and_counted() -> None:
     [
         (lambda t: t.drop(columns=["seconds", "depth"]), "lacks seconds, depth"),
         (lambda t: t.drop(columns=["layer", "device"]), "lacks layer, device"),
+        (lambda t: t.assign(device=[*t["device"][:-1], None]), "^device in row 16: empty, and every row"),
         (lambda t: t.iloc[:0], "no rows"),
         (lambda t: pd.concat([t, t[["seconds"]]], axis=1), "more than one column seconds"),
         (lambda t: t.assign(seconds=["fast", *t["seconds"][1:]]), "seconds in row 1: wanted a number"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import html.parser
 import itertools
@@ -92,6 +93,13 @@ def test_policy_allows_the_pages_own_scripts_and_nothing_else(elements: Elements
 
 def test_page_is_small(page: reports.Page) -> None:
     assert len(page.html.encode()) < 3_000_000
+
+
+def test_title_that_is_no_text_has_question_marks(page: reports.Page) -> None:
+    """As in a command with the name of a file that is not in UTF-8."""
+    html = dataclasses.replace(page, title="a\udcff", command="costmodel report a\udcff.csv").html
+    assert "<title>a?</title>" in html
+    assert "costmodel report a?.csv" in html
 
 
 def test_page_that_is_too_large_is_refused(page: reports.Page, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from costmodel import hardware, reports, story
-from costmodel.errors import UnavailableError
+from costmodel.errors import TableError, UnavailableError
 from costmodel.evaluate import evaluate
 
 CASES = (
@@ -159,6 +159,17 @@ def test_file_is_compared_at_its_own_rung(tmp_path: Path, table: pd.DataFrame) -
     assert story.page(path).command == "costmodel report sweep.csv"
     with pytest.raises(UnavailableError, match="costmodel sweep"):
         story.page(path, rung="kernel")
+
+
+@pytest.mark.parametrize("column", ["device", "layer", "seconds"])
+def test_file_without_a_column_of_a_sweep_is_refused(
+    tmp_path: Path, table: pd.DataFrame, column: str
+) -> None:
+    """Such as a table that `costmodel score` wrote, or a sweep's with --columns."""
+    path = tmp_path / "sweep.csv"
+    table.drop(columns=column).to_csv(path, index=False)
+    with pytest.raises(TableError, match=f"^not a sweep's table: it lacks {column}; .* without --columns$"):
+        story.page(path)
 
 
 def marks(spec: Any) -> list[dict[str, Any]]:

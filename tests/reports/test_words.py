@@ -11,6 +11,8 @@ from costmodel.reports import words
     ("write", "value", "text"),
     [
         (words.seconds, 0.00032, "320 µs"),
+        (words.seconds, 0.0009997, "1 ms"),
+        (words.seconds, 999.6, "1,000 s"),
         (words.seconds, 5400.0, "5,400 s"),
         (words.size, 1.41e11, "141 GB"),
         (words.flop, 2e12, "2 TFLOP"),

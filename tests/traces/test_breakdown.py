@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from recorded import bf16, fp32, kernel, number, op, write
 
+from costmodel._version import __version__
 from costmodel.cli import run
 from costmodel.errors import TableError
 from costmodel.hardware import load
@@ -83,8 +84,19 @@ def test_the_command_says_where_the_time_went(trace, capsys):
     assert "m=4096 n=2048 k=4096" in lines[1]
     assert lines[1].endswith("slower")
     assert "with a prediction 92.3 % of it" in out  # 12 of 13 parts
-    assert lines[-2] == "not predicted: aten::sort 7.7 %"
-    assert lines[-1].endswith("a sort or a selection passes over its input depends on the values")
+    assert lines[-4] == "not predicted: aten::sort 7.7 %"
+    assert lines[-3].endswith("a sort or a selection passes over its input depends on the values")
+
+
+def test_the_command_names_the_device_the_rung_and_the_origin_of_constants(trace, capsys):
+    """The trace names its GPU in its own words: the answer says which device that was taken for."""
+    device = load("h200-sxm")
+    assert run(["profile", str(trace)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2] == "on nvidia/h200-sxm: rung calibrated, constants from self"
+    assert lines[-1] == f"costmodel {__version__}, spec {device.spec_hash}"
+    assert run(["profile", str(trace), "--rung", "bound"]) == 0
+    assert "on nvidia/h200-sxm: rung bound, constants from none" in capsys.readouterr().out
 
 
 def test_fewer_rows_are_listed_on_request(trace, capsys):
