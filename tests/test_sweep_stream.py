@@ -23,8 +23,7 @@ from costmodel.errors import CostmodelError, OutputError, TableError, Unavailabl
 from costmodel.sweep import Engine, estimate, job_of, make_grid, stream, whole
 from costmodel.sweep import case as cases
 from costmodel.sweep import grid as grids
-from costmodel.sweep import splice as splices
-from costmodel.sweep.splice import splice
+from costmodel.sweep.files import join
 
 SIZES = {
     "batch": [1, 2, 8],
@@ -282,84 +281,34 @@ def test_missing_dask_is_refused_with_how_to_install_it(tmp_path, monkeypatch):
 
 
 @settings(max_examples=25)
-@given(
-    rows=st.lists(st.integers(0, 300), min_size=1, max_size=6), group=st.integers(1, 200), index=st.booleans()
-)
-def test_spliced_file_is_the_files_one_after_the_other(tmp_path_factory, rows, group, index):
-    folder = tmp_path_factory.mktemp("splice")
+@given(rows=st.lists(st.integers(0, 300), min_size=1, max_size=6))
+def test_joined_file_is_the_files_one_after_the_other(tmp_path_factory, rows):
+    folder = tmp_path_factory.mktemp("join")
     random = np.random.default_rng(len(rows))
     tables, paths = [], []
     for i, count in enumerate(rows):
         codes = pa.array(random.integers(0, 2, count), pa.int8())
         columns = {
-            "a": pa.array(random.random(count)),
-            "text": pa.DictionaryArray.from_arrays(codes, pa.array([f"x{i}", "y"])),
-            "none": pa.nulls(count, pa.float64()),
+            "seconds": pa.array(random.random(count)),
+            "layer": pa.DictionaryArray.from_arrays(codes, pa.array([f"x{i}", "y"])),
+            "seq": pa.array(np.full(count, 1024.0)),
+            "batch": pa.nulls(count, pa.float64()),
         }
         tables.append(pa.table(columns))
         paths.append(folder / f"{i}.parquet")
-        pq.write_table(tables[-1], paths[-1], row_group_size=group, use_byte_stream_split=["a"],
-                       use_dictionary=["text"], write_page_index=index)  # fmt: skip
-    splice(paths, folder / "all.parquet")
+        pq.write_table(tables[-1], paths[-1])
+    join(paths, folder / "all.parquet", ("seq", "batch"))
     found = pq.read_table(folder / "all.parquet")
-    wanted = pd.concat([table.to_pandas().astype({"text": str}) for table in tables], ignore_index=True)
-    pd.testing.assert_frame_equal(found.to_pandas().astype({"text": str}), wanted)
-    metadata = pq.read_metadata(folder / "all.parquet")
-    assert metadata.num_rows == sum(rows)
-    assert metadata.num_row_groups == sum(pq.read_metadata(path).num_row_groups for path in paths)
-
-
-def test_every_offset_of_a_row_group_moves_and_nothing_else():
-    """Fields of ``parquet.thrift``: lengths stay, and an offset of 0, which stands for none."""
-    i16, i32, i64, lists, struct = 4, 5, 6, 9, 12
-
-    def group(by, ordinal):
-        pages = {7: (i64, 33), 9: (i64, 4 + by), 10: (i64, 6 + by), 11: (i64, 9 + by), 14: (i64, 12 + by)}
-        indexes = {4: (i64, 60 + by), 5: (i32, 7), 6: (i64, 70 + by), 7: (i32, 8)}
-        column = {2: (i64, 40 + by), 3: (struct, pages), **indexes}
-        empty = {2: (i64, 0)}
-        shared = {1: (lists, (struct, [column, empty])), 2: (i64, 33), 5: (i64, 4 + by), 6: (i64, 33)}
-        return shared | ({} if ordinal is None else {7: (i16, ordinal)})
-
-    assert splices._moved(group(0, 0), 1000, 3) == group(1000, 3)
-    assert splices._moved(group(0, None), 1000, 3) == group(1000, None)
-    # An ordinal has 16 bits, one of them for the sign.
-    assert splices._moved(group(0, 0), 5, 32767) == group(5, 32767)
-    assert splices._moved(group(0, 0), 5, 32768) == group(5, None)
-
-
-def test_a_footer_is_where_pyarrow_finds_it(tmp_path):
-    path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"a": np.arange(9.0)}), path)
-    text, start = splices.footer(path)
-    assert len(text) == pq.read_metadata(path).serialized_size
-    assert path.read_bytes() == path.read_bytes()[:start] + text + len(text).to_bytes(4, "little") + b"PAR1"
-
-
-@pytest.mark.parametrize(
-    "text", [b"", b"PAR1", b"PAR1\1\0\0\0PAR1", b"PAR1\0\0\1\0PAR1", b"PAR1\0\0\0\1PAR1", b"PAR1\0\0\0\0PARE"]
-)
-def test_files_that_end_wrongly_or_have_no_room_for_their_footer_are_refused(tmp_path, text):
-    (tmp_path / "a").write_bytes(text)
-    with pytest.raises(TableError, match="not a whole Parquet file"):
-        splices.footer(tmp_path / "a")
-    (tmp_path / "b").write_bytes(b"PAR1\0\0\0\0PAR1")  # a footer of no bytes, in just enough
-    assert splices.footer(tmp_path / "b") == (b"", 4)
-
-
-def test_as_many_bytes_are_copied_as_were_asked_for():
-    copied = io.BytesIO()
-    splices._copy(io.BytesIO(b"12345"), copied, 3)
-    assert copied.getvalue() == b"123"
-    with pytest.raises(TableError, match="cut short while it was read"):
-        splices._copy(io.BytesIO(b"12345"), copied, 6)
+    wanted = pd.concat([table.to_pandas().astype({"layer": str}) for table in tables], ignore_index=True)
+    pd.testing.assert_frame_equal(found.to_pandas().astype({"layer": str}), wanted)
+    assert pq.read_metadata(folder / "all.parquet").num_row_groups <= len(rows)
 
 
 def test_truncated_part_is_refused(tmp_path):
     pq.write_table(pa.table({"a": [1.0, 2.0]}), tmp_path / "a.parquet")
     (tmp_path / "b.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-9])
     with pytest.raises(TableError, match=r"b\.parquet: not a whole"):
-        splice([tmp_path / "a.parquet", tmp_path / "b.parquet"], tmp_path / "c.parquet")
+        join([tmp_path / "a.parquet", tmp_path / "b.parquet"], tmp_path / "c.parquet", ())
 
 
 # -- the command -------------------------------------------------------------------------------

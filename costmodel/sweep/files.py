@@ -2,7 +2,7 @@
 
 During a sweep its parts are in a folder beside the final file (``sweep.parquet.parts``). Each is a complete
 Parquet file, moved into place when finished, so the folder is readable at any moment; ``_sweep.json``
-identifies the sweep. An interrupted sweep resumes with the missing parts. The last step copies all parts into
+identifies the sweep. An interrupted sweep resumes with the missing parts. The last step writes all parts into
 one file, moves it into place, and removes the folder.
 """
 
@@ -12,6 +12,7 @@ import json
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ from costmodel.sweep.columns import TEXT, size_column
 from costmodel.sweep.engines import Engine, Progress
 from costmodel.sweep.grid import Chunk, Grid
 from costmodel.sweep.points import absent, gather
-from costmodel.sweep.splice import footer, splice
 
 #: File that identifies the sweep of a folder's parts; readers of Parquet folders ignore names like this.
 MANIFEST = "_sweep.json"
@@ -67,7 +67,6 @@ class Encode:
     def __call__(self, grid: Grid, chunk: Chunk) -> bytes:
         """Return the file's bytes."""
         case = grid.cases[chunk.case]
-        own = {size_column(name) for name in case.layer.sizes()}
         missing = absent(case, grid.sizes)
         numbers = [name for name in self.columns if name not in TEXT and name not in missing]
         most = case.points_of(chunk.first, chunk.last)
@@ -75,17 +74,7 @@ class Encode:
         found = gather(grid.predicted(chunk), {*numbers, "seconds"}, most)
         table = self._table(case.text, found, len(found["seconds"]))
         sink = pa.BufferOutputStream()
-        repeated = [name for name in self.columns if name in {*TEXT, "bound", *own}]
-        # Columns with few distinct values get a dictionary; the others are split into streams of bytes.
-        split = [name for name in numbers if name not in repeated]
-        pq.write_table(
-            table,
-            sink,
-            row_group_size=max(1, table.num_rows),
-            compression="snappy",
-            use_dictionary=repeated or False,
-            use_byte_stream_split=split or False,
-        )
+        _write(sink, [table], grid.sizes)
         return bytes(sink.getvalue().to_pybytes())
 
     def _table(self, text: dict[str, str], numbers: dict[str, Any], rows: int) -> pa.Table:
@@ -158,7 +147,7 @@ def stream(
         paths = [parts.path(chunk) for chunk in grid.chunks]
         rows = sum(int(pq.read_metadata(part).num_rows) for part in paths)
         if single:
-            write_whole(path, lambda target: splice(paths, target), overwrite=overwrite)
+            write_whole(path, lambda target: join(paths, target, grid.sizes), overwrite=overwrite)
             shutil.rmtree(parts.folder)
     finally:
         parts.close()
@@ -251,10 +240,59 @@ class Parts:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def join(parts: Sequence[Path], out: Path, sizes: Sequence[str]) -> None:
+    """Write the rows of Parquet files, in order, to one file, with a part at a time in memory.
+
+    Parameters
+    ----------
+    parts : sequence of Path
+        At least one file; all have the columns of the first.
+    out : Path
+        The file to write; an existing one is replaced.
+    sizes : sequence of str
+        Names of all sizes, whose columns have few distinct values.
+
+    Raises
+    ------
+    TableError
+        If a part is incomplete.
+    """
+    _write(out, map(_read, parts), sizes)
+
+
+def _read(part: Path) -> pa.Table:
+    try:
+        return pq.ParquetFile(part).read()
+    except pa.ArrowInvalid:
+        raise TableError(f"{part}: not a whole Parquet file") from None
+
+
+def _write(target: Any, tables: Iterable[pa.Table], sizes: Sequence[str]) -> None:
+    """Write tables of the same columns, each as a row group.
+
+    Columns with few distinct values get a dictionary; the others are split into streams of bytes.
+    """
+    tables = iter(tables)
+    first = next(tables)
+    few = {*TEXT, "bound", *map(size_column, sizes)}
+    repeated = [name for name in first.column_names if name in few]
+    split = [name for name in first.column_names if name not in few]
+    writer = pq.ParquetWriter(
+        target,
+        first.schema,
+        compression="snappy",
+        use_dictionary=repeated or False,
+        use_byte_stream_split=split or False,
+    )
+    with writer:
+        for table in chain([first], tables):
+            writer.write_table(table, row_group_size=max(1, table.num_rows))
+
+
 def _is_whole(path: Path) -> bool:
     try:
-        footer(path)
-    except (OSError, TableError):
+        pq.read_metadata(path)
+    except (OSError, pa.ArrowInvalid):
         return False
     return True
 

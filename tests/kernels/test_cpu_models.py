@@ -8,7 +8,17 @@ import pytest
 import costmodel as cm
 from costmodel import hardware
 from costmodel.errors import UnavailableError, UnknownNameError
-from costmodel.kernels import _cpu, cpu_attention, cpu_decode, cpu_gemm, cpu_recurrence, cpu_scan, cpu_stream
+from costmodel.kernels import (
+    _cpu,
+    cpu_attention,
+    cpu_conv,
+    cpu_decode,
+    cpu_delta,
+    cpu_gemm,
+    cpu_recurrence,
+    cpu_scan,
+    cpu_stream,
+)
 from costmodel.symbols import symbols
 
 DEVICE = hardware.load("cpu/epyc-9654")
@@ -394,3 +404,38 @@ def test_a_fused_scan_of_few_lanes_is_limited_by_its_dependent_steps():
     two = cpu_scan.seconds(DEVICE, constants, chains=2, steps=1e6, traffic=16.0, vector_flops=4e6)
     assert one.seconds == pytest.approx(8e6 / DEVICE.clock_hz, rel=1e-6)
     assert two.seconds == one.seconds
+
+
+@pytest.mark.parametrize("seq", [64, 4096])
+def test_a_delta_nets_chunks_are_products_at_the_peak(seq):
+    """Of a chunk, five products of 64 × 64 × 128 and three of 64 × 128 × 128, for each value head."""
+    sizes = {"batch": 8, "seq": seq, "heads": 16, "value_heads": 32, "head_dim": 128}
+    got = cpu_delta.seconds(DEVICE, IDEAL, **sizes)
+    chunk = 2 * (5 * 64 * 64 * 128 + 3 * 64 * 128 * 128)
+    assert got.terms["vector:fp32"] == pytest.approx(8 * 32 * seq / 64 * chunk / DEVICE.peak("fp32"))
+
+
+@pytest.mark.parametrize("decode", [False, True])
+def test_a_convolution_moves_tokens_weights_and_the_window_that_it_keeps(decode):
+    sizes = {"batch": 64, "seq": 1 if decode else 65536, "channels": 8192, "width": 4}
+    got = cpu_conv.seconds(DEVICE, {**IDEAL, "flop_cycles": 1e-9}, **sizes, decode=decode)
+    tokens = 64 * sizes["seq"] * 8192
+    moved = 4 * (2 * tokens + (2 * 64 * 3 * 8192 if decode else 0) + 4 * 8192)
+    plain = cpu_scan.seconds(DEVICE, {**IDEAL, "flop_cycles": 1e-9}, chains=1, steps=0, traffic=moved)
+    assert got.seconds == plain.seconds
+
+
+@pytest.mark.parametrize(
+    ("layer", "sizes"),
+    [
+        (cm.GatedDeltaNet(), {"heads": 16, "kv_heads": 32, "head_dim": 128}),
+        (cm.CausalConv1d(), {"d_model": 4096}),
+        (cm.GatedDeltaNet(form="recurrent"), {"heads": 16, "kv_heads": 32, "head_dim": 128}),
+    ],
+)
+def test_what_gpus_have_kernels_for_is_on_a_cpu_no_gpus_kernel(layer, sizes):
+    """Every call is dispatched by Python and wakes the threads, and none is shorter than its bound."""
+    found = cm.predict(layer, "epyc-9654", rung="kernel", seq=64, batch=[1, 8, 64], **sizes)
+    assert (found.seconds > found.lower_s).all()
+    assert (found.seconds > 3e-6).all()
+    assert found.limits_s["launch"][0] >= 3e-6

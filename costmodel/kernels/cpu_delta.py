@@ -1,0 +1,52 @@
+"""Gated delta net on a CPU: products of chunks, one after another, with the state in a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from costmodel import dtypes
+from costmodel.hardware import Device
+from costmodel.kernels import cpu_scan
+from costmodel.kernels.base import Estimate, as_arrays
+from costmodel.kernels.cpu_scan import CONSTANTS, HARNESS
+
+__all__ = ["CONSTANTS", "HARNESS", "seconds"]
+
+#: Tokens of a chunk, as in GPU kernels; size of an element of the state [B].
+_CHUNK, _STATE_BYTES = 64.0, 4.0
+
+
+def seconds(
+    device: Device,
+    constants: Mapping[str, float],
+    *,
+    batch: ArrayLike,
+    seq: ArrayLike,
+    heads: ArrayLike,
+    value_heads: ArrayLike,
+    head_dim: ArrayLike = 128.0,
+    value_dim: ArrayLike | None = None,
+    dtype: str = "fp32",
+    kernel: str = "chunked",  # noqa: ARG001 - one program, however a library of GPUs divides the work
+) -> Estimate:
+    """Return the time of the core of one gated-delta-net layer; see ``costmodel.kernels.delta``."""
+    value_dim = head_dim if value_dim is None else value_dim
+    sizes = as_arrays(batch, seq, heads, value_heads, head_dim, value_dim)
+    batch, seq, heads, value_heads, head_dim, value_dim = sizes
+    width = dtypes.dtype(dtype).bytes
+    states = batch * value_heads * head_dim * value_dim * _STATE_BYTES
+    # QKᵀ, KKᵀ and W: C × C × d; U and A·V: C × C × d_v; W·S, Q·S and the state's update: C × d × d_v.
+    pair, state = _CHUNK * (3 * head_dim + 2 * value_dim), 3 * head_dim * value_dim
+    return cpu_scan.seconds(
+        device,
+        constants,
+        chains=batch * value_heads,
+        steps=np.ceil(seq / _CHUNK),
+        traffic=2 * batch * seq * (heads * head_dim + value_heads * value_dim) * width + states,
+        matrix_flops=2 * batch * value_heads * seq * (pair + state),
+        dtype=dtype,
+        blocks=True,
+    )
