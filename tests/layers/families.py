@@ -56,6 +56,7 @@ STATE_SPACE = _sizes(
     (5, 4, 9, 2, 33, 3, 5, 9),
     (17, 3, 4, 3, 2, 5, 2, 4),
     (1, 2, 4, 65, 3, 2, 9, 5),
+    (3, 2, 4, 5, 3, 2, 9, 5),
 )
 CHANNELS = _sizes(
     "batch seq input d_model k",
