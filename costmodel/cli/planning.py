@@ -81,6 +81,7 @@ def plan(
     from costmodel.models import load
     from costmodel.parallel import Cluster, stack_of
     from costmodel.parallel import plan as search
+    from costmodel.predict import together
 
     sizes = o.sizes(defines)
     complete = set(sizes) - {"seq_kv"} == {"batch", "seq"}
@@ -112,7 +113,9 @@ def plan(
             f"products with weights are counted in {dtype}, all else in 16 bits; rounding to {dtype} is not "
             "counted"
         )
-    print(output.signature(cluster.machine.spec_hash))
+    shown = found.head(top)
+    grounds = together(zip(shown["rung"], shown["constants_from"], strict=True))
+    print(output.grounds(*grounds, cluster.machine.spec_hash))
 
 
 def _print(what: str, found: pd.DataFrame, top: int) -> None:
