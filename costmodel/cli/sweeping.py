@@ -353,7 +353,9 @@ def _print_plan(
     if as_json:
         output.print_json(dataclasses.asdict(found))
         return
-    lines = [f"points  {found.points:,} of {len(grid.cases):,} layers on devices, in {found.parts:,} parts"]
+    parts = "1 part" if found.parts == 1 else f"{found.parts:,} parts"
+    cases = "1 layer on a device" if len(grid.cases) == 1 else f"{len(grid.cases):,} layers on devices"
+    lines = [f"points  {found.points:,} of {cases}, in {parts}"]
     if found.bytes:
         lines.append(f"file    about {render(found.bytes, 'bytes', 3)}{'' if written else ' as Parquet'}")
     lines.append(
