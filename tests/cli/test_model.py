@@ -6,6 +6,8 @@ import re
 import pytest
 
 import costmodel as cm
+from costmodel.hardware.loader import FOLDER
+from costmodel.models.config import CATALOGUE
 
 
 @pytest.fixture
@@ -37,6 +39,26 @@ def test_a_sweep_takes_configurations_wherever_they_are(costmodel, config):
     rows = json.loads(costmodel("sweep", "gpt2", config, folder, "google/tpu-v5e", *asked).out)
     assert len(rows) == 6
     assert {row["seconds"] for row in rows if row["device"] == "nvidia/l4"} > {alone[0]["seconds"]}
+
+
+def test_a_sweep_takes_models_and_devices_in_yaml_by_what_they_hold(costmodel, tmp_path):
+    model, device = tmp_path / "model.yaml", tmp_path / "device.yml"
+    model.write_bytes((CATALOGUE / "gpt2.yaml").read_bytes())
+    device.write_bytes((FOLDER / "nvidia" / "l4.yaml").read_bytes())
+    asked = ("--use", "decode", "-D", "seq=8", "--columns", "device,seconds", "--json")
+    mine = json.loads(costmodel("sweep", model, "-m", "t4", device, "--set", "dtype=fp16", *asked).out)
+    same = json.loads(costmodel("sweep", "gpt2", "-m", "t4", "l4", "--set", "dtype=fp16", *asked).out)
+    assert mine == same
+    assert len(mine) == 2
+
+
+def test_a_models_file_without_a_use_is_refused_as_a_model(costmodel, tmp_path, config):
+    model = tmp_path / "model.yaml"
+    model.write_bytes((CATALOGUE / "gpt2.yaml").read_bytes())
+    for file in (config, model):
+        ended = costmodel("sweep", file, "-m", "l4", "-D", "seq=8")
+        assert ended.status == 2
+        assert f"{file} is a model, not a layer: use `costmodel model {file}`" in ended.err
 
 
 def test_catalogue_is_listed(costmodel):
