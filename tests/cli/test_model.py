@@ -368,6 +368,49 @@ def test_a_sequence_longer_than_a_model_is_made_for_is_answered_and_said(costmod
     )
 
 
+DECODE = ("llama-2-7b", "-m", "h100-sxm", "--use", "decode", "-D", "seq=64")
+PLAN = (
+    "plan",
+    "llama-2-7b",
+    "-m",
+    "h100-sxm",
+    "--devices",
+    "16",
+    "-D",
+    "batch=16",
+    "seq=64",
+    "--rung",
+    "bound",
+)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("model", *DECODE, "--tensor", "16"),
+        ("model", *DECODE[:4], "generation", *DECODE[5:], "--new", "2", "--tensor", "16"),
+        ("explain", *DECODE, "--tensor", "16", "--rung", "bound"),
+        ("sweep", *DECODE, "--tensor", "8,16"),
+        (*PLAN, "--node", "16"),
+    ],
+)
+def test_a_node_of_more_devices_than_links_join_is_answered_and_said(costmodel, words):
+    """NVLink of H100 SXM joins 8 devices; all 16 are timed as if it joined them."""
+    ended = costmodel(*words)
+    assert ended.status == 0
+    assert ended.err == (
+        "costmodel: nvidia/h100-sxm: its links join 8 devices, got 16 in a node; "
+        "times are those of links that join them all at the same bandwidth\n"
+    )
+
+
+def test_a_node_as_wide_as_links_join_is_nothing_to_say(costmodel):
+    """GB200's join 72."""
+    assert costmodel("model", *DECODE, "--tensor", "8").err == ""
+    assert costmodel("model", DECODE[0], "-m", "gb200", *DECODE[3:], "--tensor", "16").err == ""
+    assert costmodel(*PLAN).err == ""
+
+
 def test_a_sequence_as_long_as_a_model_is_made_for_is_nothing_to_say(costmodel):
     words = ("model", "llama-2-7b", "-m", "h200-sxm", "--rung", "bound")
     assert costmodel(*words, "-D", "seq=4096").err == ""
