@@ -42,6 +42,19 @@ def check_rung(rung: str | None) -> None:
         raise unknown_name("rung", rung, RUNGS)
 
 
+def together(grounds: Iterable[tuple[str, str]]) -> tuple[str, str]:
+    """Return the lowest rung of several predictions, and the origins of the constants of all of them.
+
+    Parameters
+    ----------
+    grounds : iterable of (str, str)
+        Each prediction's `rung` and `constants_from`; at least one.
+    """
+    rungs, texts = zip(*grounds, strict=True)
+    origins = {name for text in texts for name in text.split(", ")}
+    return min(rungs, key=RUNGS.index), ", ".join(sorted(origins))
+
+
 def check_implementation(framework: str | None, harness: str | None = None) -> None:
     """Raise UnknownNameError if the framework or the harness is unknown."""
     calibration.check_framework(framework)

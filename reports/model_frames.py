@@ -52,7 +52,7 @@ class ModelFrames:
     layouts : DataFrame
         where, cluster, rank, found (number of layouts that fit), layout and short (in words and in letters),
         the layout's numbers, seconds and its parts (``…_s``), memory_bytes, utilisation,
-        tokens_per_second; empty if there is no plan.
+        tokens_per_second, rung, constants_from; empty if there is no plan.
     refused : tuple of str
         What could not be planned, with reasons.
     notes : tuple of (str, str)

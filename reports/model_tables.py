@@ -70,6 +70,8 @@ def layouts(frames: ModelFrames) -> Table:
         Column("memory_bytes", "Memory", "bytes"),
         Column("used", "Share of peak", "percent"),
         Column("tokens_per_second", "Tokens per second", "count"),
+        Column("rung", "Rung"),
+        Column("constants_from", "Constants from"),
     )
     parallel = frames.layouts["sequence_parallel"].map({True: "yes", False: "no"})
     rows = frames.layouts.assign(used=100 * frames.layouts["utilisation"], sequence_parallel=parallel)

@@ -261,6 +261,15 @@ def test_a_price_is_of_the_device_that_it_names():
         assert np.allclose(paid["cost"], 1e-3 * paid["seconds"], rtol=1e-15)
 
 
+def test_a_device_may_be_free():
+    """As in `costmodel model` and `costmodel plan`: one's own, whose price is 0, costs 0, not NaN."""
+    sizes = {"batch": 1, "seq": [8, 16], "hidden": 8}
+    frame = cm.sweep(cm.LSTM(), ["l4", "a40"], rung="bound", prices={"l4": 0, "a40": 1}, **sizes)
+    free = frame["device"] == "nvidia/l4"
+    assert (frame["cost"][free] == 0).all()
+    assert (frame["cost"][~free] > 0).all()
+
+
 def test_a_device_without_a_tdp_has_no_energy():
     tpu = cm.hardware.load("google/tpu-v5e")
     frame = cm.sweep(cm.LSTM(), tpu, rung="bound", batch=1, seq=8, hidden=8)
@@ -272,9 +281,9 @@ def test_a_device_without_a_tdp_has_no_energy():
     ("prices", "text"),
     [
         ({"a100-sxm-80gb": 1.0}, "device .* of this sweep"),
-        ({"h200-sxm": -1.0}, "positive number"),
-        ({"h200-sxm": 0.0}, "positive number for an hour, got 0.0"),
-        ({"h200-sxm": math.inf}, "positive number for an hour, got inf"),
+        ({"h200-sxm": -1.0}, "at least 0 for an hour, got -1.0"),
+        ({"h200-sxm": math.nan}, "at least 0 for an hour, got nan"),
+        ({"h200-sxm": math.inf}, "at least 0 for an hour, got inf"),
         ({"h200-sxm": 1.0, "nvidia/h200-sxm": 2.0}, "of nvidia/h200-sxm is given twice: 1.0 and 2.0"),
     ],
 )

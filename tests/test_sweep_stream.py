@@ -330,6 +330,16 @@ def command(capsys: pytest.CaptureFixture[str]):
 SWEEP = ("sweep", "lstm", "-m", "h200-sxm", "--rung", "bound", "-D", "seq=1..100", "batch=1..20", "hidden=64")
 
 
+@pytest.mark.parametrize(
+    ("lengths", "said"),
+    [("8", "1 of 1 layer on a device, in 1 part"), ("8,9", "4 of 2 layers on devices, in 2 parts")],
+)
+def test_a_plan_counts_in_the_singular_too(command, lengths, said):
+    layers = ["lstm", "gru"][: len(lengths.split(","))]
+    sizes = ("-D", f"seq={lengths}", "batch=1", "hidden=64")
+    assert f"{said}\n" in command("sweep", *layers, "-m", "h200-sxm", *sizes, "--plan")[1]
+
+
 def test_command_writes_searches_and_plans(command, tmp_path):
     status, text = command(*SWEEP, "--plan", "--json")
     assert (status, json.loads(text)["points"]) == (0, 2000)

@@ -9,7 +9,7 @@ import typer
 
 from costmodel.cli import options as o
 from costmodel.cli import output
-from costmodel.cli.uses import say_if_too_long, sizes_of_use, used
+from costmodel.cli.uses import say_if_too_long, say_if_wider_than_a_node, sizes_of_use, used
 from costmodel.errors import CostmodelError
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def explain(
     changes = what_if(p, [o.device(other) for other in others])
     if use is not None:
         say_if_too_long(layer.name, cast("Model", layer).context, sizes)
+        say_if_wider_than_a_node(tensor, device)
     if as_json:
         answer = {"layer": layer.label, "device": device.name, "shapes": p.sizes, "seconds": p.seconds}
         answer |= {"tensor": tensor} if tensor > 1 else {}

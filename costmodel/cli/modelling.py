@@ -13,7 +13,7 @@ import typer
 from costmodel.cli import options as o
 from costmodel.cli import output
 from costmodel.cli.spending import Spent
-from costmodel.cli.uses import MODEL_USES, say_if_too_long, sizes_of_use
+from costmodel.cli.uses import MODEL_USES, say_if_too_long, say_if_wider_than_a_node, sizes_of_use
 from costmodel.errors import CostmodelError, SizeError, UnavailableError, unknown_name
 from costmodel.files import check_writable
 
@@ -222,6 +222,7 @@ def _generate(
     # An encoder's prompt and its decoder's tokens are two sequences.
     longest = max(prompt, new) if found.family.encodes else prompt + new
     say_if_too_long(found.name, found.context, {"seq": longest})
+    say_if_wider_than_a_node(found.devices, device)
     _print_generation(found, answer, kinds, lacking, spent, as_json)
 
 
@@ -245,6 +246,7 @@ def _use(
     lacking = memory.lacking(use, length=length, **given)
     kinds = _kinds(memory, use, length=length, **given)
     say_if_too_long(found.name, found.context, shapes)
+    say_if_wider_than_a_node(found.devices, device)
     tokens = shapes["batch"] * (1.0 if use == "decode" else shapes.get("seq", 1.0))
     rate = tokens / prediction.seconds
     _print(found, prediction, rate, kinds, lacking, Spent.of(found, device, rate, price), as_json)

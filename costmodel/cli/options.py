@@ -110,6 +110,10 @@ Kernel = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]
 
+#: Endings of YAML files.
+_YAML = (".yaml", ".yml")
+#: Keys of a model's YAML file; a device's spec has neither.
+_OF_A_MODEL = re.compile(r"^(figures|model_type):", re.MULTILINE)
 _BRACKETS = re.compile(r"(?P<name>[^\[\]]+)(?:\[(?P<options>[^\[\]]*)\])?\Z")
 
 
@@ -290,7 +294,7 @@ def _kind(name: str) -> type[Layer]:
     except UnknownNameError:
         from costmodel.models import available
 
-        if name not in available():
+        if name not in available() and not is_configuration(name):
             raise
     raise CostmodelError(
         f"{name} is a model, not a layer: use `costmodel model {name}`, or `explain` or `sweep` with --use"
@@ -324,8 +328,18 @@ def is_device(name: str) -> bool:
 
 
 def is_configuration(name: str) -> bool:
-    """Return whether a name is of a model's configuration, or of its folder, as `models.load` takes it."""
+    """Return whether a name is of a model's file, or of its folder, as `models.load` takes it."""
+    if name.endswith(_YAML):
+        return _is_of_a_model(Path(name))
     return name.endswith(".json") or (Path(name) / "config.json").is_file()
+
+
+def _is_of_a_model(path: Path) -> bool:
+    """Return whether a YAML file is a model's: a device's spec has the same ending."""
+    try:
+        return _OF_A_MODEL.search(path.read_text(encoding="utf-8", errors="replace")) is not None
+    except (OSError, ValueError):
+        return False  # reading it as a device's spec says what is wrong
 
 
 def layers_and_devices(names: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -335,7 +349,7 @@ def layers_and_devices(names: Iterable[str]) -> tuple[list[str], list[str]]:
     layers: list[str] = []
     devices: list[str] = []
     for name in names:
-        of_a_file = name.endswith((".yaml", ".yml")) or ("/" in name and not is_configuration(name))
+        of_a_file = (name.endswith(_YAML) or "/" in name) and not is_configuration(name)
         is_layer = name.partition("[")[0] in classes() or not (of_a_file or is_device(name))
         (layers if is_layer else devices).append(name)
     return layers, devices

@@ -9,7 +9,7 @@ import typer
 
 from costmodel.cli import options as o
 from costmodel.cli import output
-from costmodel.cli.uses import say_if_too_long
+from costmodel.cli.uses import say_if_too_long, say_if_wider_than_a_node
 from costmodel.errors import SizeError
 from costmodel.files import check_writable, write_whole
 from costmodel.units import render
@@ -81,6 +81,7 @@ def plan(
     from costmodel.models import load
     from costmodel.parallel import Cluster, stack_of
     from costmodel.parallel import plan as search
+    from costmodel.predict import together
 
     sizes = o.sizes(defines)
     complete = set(sizes) - {"seq_kv"} == {"batch", "seq"}
@@ -97,6 +98,7 @@ def plan(
     given: dict[str, Any] = {name: int(value) for name, value in sizes.items()}
     found = search(model, cluster, **given, margin=margin, rung=rung)
     say_if_too_long(whole.name, whole.context, sizes)
+    say_if_wider_than_a_node(min(cluster.per_node, devices), cluster.machine)
     if tokens is not None:
         found["training_days"] = tokens / found["tokens_per_second"] / 86400
     if out is not None:
@@ -112,7 +114,9 @@ def plan(
             f"products with weights are counted in {dtype}, all else in 16 bits; rounding to {dtype} is not "
             "counted"
         )
-    print(output.signature(cluster.machine.spec_hash))
+    shown = found.head(top)
+    grounds = together(zip(shown["rung"], shown["constants_from"], strict=True))
+    print(output.grounds(*grounds, cluster.machine.spec_hash))
 
 
 def _print(what: str, found: pd.DataFrame, top: int) -> None:

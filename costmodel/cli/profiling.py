@@ -163,13 +163,12 @@ def _print_others(found: Breakdown) -> None:
 def _print_grounds(rows: pd.DataFrame) -> None:
     """Print which devices the predictions are of, the lowest rung of each, and whose constants they have."""
     from costmodel import hardware
-    from costmodel.predict import RUNGS
+    from costmodel.predict import together
 
     devices = [hardware.load(str(gpu)) for gpu in rows["gpu"].unique()]
     for device, (_, own) in zip(devices, rows.groupby("gpu", sort=False), strict=True):
-        origins = dict.fromkeys(name for text in own["constants_from"] for name in text.split(", "))
-        rung = min(own["rung"], key=RUNGS.index)
-        print(f"on {device.name}: rung {rung}, constants from {', '.join(sorted(origins))}")
+        rung, origins = together(zip(own["rung"], own["constants_from"], strict=True))
+        print(f"on {device.name}: rung {rung}, constants from {origins}")
     if devices:
         print(output.signature(*(device.spec_hash for device in devices)))
 

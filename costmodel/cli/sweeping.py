@@ -17,7 +17,7 @@ import typer
 
 from costmodel.cli import options as o
 from costmodel.cli import output
-from costmodel.cli.uses import say_if_too_long, sizes_of_use, used
+from costmodel.cli.uses import say_if_too_long, say_if_wider_than_a_node, sizes_of_use, used
 from costmodel.errors import CostmodelError, OutputError, SizeError, unknown_name
 from costmodel.files import check_writable, write_whole
 from costmodel.units import render
@@ -157,6 +157,7 @@ def sweep(
         sizes = sizes_of_use("sweep", max(models, key=lambda model: len(model.required)), sizes, use)
         for name, context in dict.fromkeys((model.name, model.context) for model in models):
             say_if_too_long(name, context, sizes)
+        say_if_wider_than_a_node(max(shares), *devices)
         layers = [*models]
     o.say_what_is_taken_twice(layers, sizes)
     if not (streamed or searched or plan):
@@ -353,7 +354,9 @@ def _print_plan(
     if as_json:
         output.print_json(dataclasses.asdict(found))
         return
-    lines = [f"points  {found.points:,} of {len(grid.cases):,} layers on devices, in {found.parts:,} parts"]
+    parts = "1 part" if found.parts == 1 else f"{found.parts:,} parts"
+    cases = "1 layer on a device" if len(grid.cases) == 1 else f"{len(grid.cases):,} layers on devices"
+    lines = [f"points  {found.points:,} of {cases}, in {parts}"]
     if found.bytes:
         lines.append(f"file    about {render(found.bytes, 'bytes', 3)}{'' if written else ' as Parquet'}")
     lines.append(

@@ -11,6 +11,7 @@ from costmodel.cli import output
 from costmodel.errors import CostmodelError, SizeError, unknown_name
 
 if TYPE_CHECKING:
+    from costmodel.hardware import Device
     from costmodel.models import Model
 
 #: Uses of a model that are a layer each.
@@ -77,6 +78,16 @@ def sizes_of_use(command: str, model: Model, sizes: Mapping[str, Any], use: str)
             given.setdefault(name, length)
     lengths = {"seq", "seq_kv"} - set(model.required)
     return {name: value for name, value in given.items() if name not in lengths}
+
+
+def say_if_wider_than_a_node(number: int, *devices: Device) -> None:
+    """Warn if more devices are taken for one node than links of that device are known to join."""
+    for device in dict.fromkeys(devices):
+        if number > device.joined and device.link_bandwidth:
+            output.say(
+                f"{device.name}: its links join {device.joined} devices, got {number} in a node; "
+                "times are those of links that join them all at the same bandwidth"
+            )
 
 
 def say_if_too_long(name: str, context: int | None, sizes: Mapping[str, Any]) -> None:

@@ -242,9 +242,10 @@ def _yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise CostmodelError(f"{path}: cannot be read: {error}") from None
     if not isinstance(entry, dict) or not {"name", "sources", "figures"} <= set(entry) <= ENTRY:
+        found = ", ".join(map(str, entry)) if isinstance(entry, dict) else type(entry).__name__
         raise CostmodelError(
             f"{path}: wanted the keys name, sources, figures (and title, parameters), "
-            f"got {', '.join(map(str, entry)) if isinstance(entry, dict) else type(entry).__name__}"
+            f"got {'an empty file' if entry is None else found}"
         )
     for part in ("sources", "figures"):
         if not isinstance(entry[part], dict):

@@ -61,7 +61,8 @@ def plan(
         One row per layout: ``tensor``, ``pipeline``, ``data``, ``micro_batch``, ``interleave``, ``expert``,
         ``expert_tensor``, ``sequence_parallel``, ``recompute``, ``zero``; ``seconds`` and its parts
         (``forward_s``, …), ``memory_bytes`` and its kinds (``weights_bytes``, …), ``utilisation``,
-        ``tokens_per_second``, ``energy_j``, and ``cost`` if the cluster has a price.
+        ``tokens_per_second``, ``energy_j``, ``cost`` if the cluster has a price, and what the times rest on,
+        ``rung`` and ``constants_from`` (`Training.grounds`).
 
     Raises
     ------
@@ -156,6 +157,7 @@ def _frame(training: Training) -> pd.DataFrame:
             "tokens_per_second": training.tokens_per_second,
             "energy_j": training.energy_j,
             **cost,
+            **training.grounds,
         }
     )
 

@@ -13,13 +13,15 @@ them (routers, norms, shared experts), and layers that predict further tokens.
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import cached_property, reduce
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from costmodel.evaluate import compile_expressions, evaluate
 from costmodel.files import remembered
@@ -33,8 +35,28 @@ from costmodel.parallel.layout import Layout, Numbers
 from costmodel.predict import predict
 
 #: Returns a quantity of a kind of layer, for arrays of micro-batches and of devices that experts are spread
-#: over.
-Measure = Callable[[Kind, Array, Array], Array]
+#: over; or one object for all of these.
+Measure = Callable[[Kind, Array, Array], Any]
+#: What predictions rest on: the rung of each, and the origins of its constants.
+Grounds = frozenset[tuple[str, str]]
+
+
+class Timed(NamedTuple):
+    """The times of one layer, and what its prediction rests on.
+
+    Attributes
+    ----------
+    seconds : array
+        Time without transfers of tokens to experts and back [s].
+    travel : array
+        Time of these transfers [s].
+    grounds : frozenset of (str, str)
+        The prediction's rung and the origins of its constants.
+    """
+
+    seconds: Array
+    travel: Array
+    grounds: Grounds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +106,7 @@ class Stages:
             start = end
         return first, last
 
-    def _of_kinds(self, measure: Measure) -> list[Array]:
+    def _of_kinds(self, measure: Measure, dtype: DTypeLike = np.float64) -> list[NDArray[Any]]:
         """Return `measure` of each kind of layer, for each layout.
 
         It is called once per combination of devices that share a layer and its experts, with arrays of the
@@ -92,7 +114,7 @@ class Stages:
         """
         n = self.numbers
         unique, restored = distinct(n.tensor, n.expert_tensor, n.micro_batch, n.expert)
-        found = [np.empty(unique.shape[1]) for _ in self.model.kinds(1, 1)]
+        found = [np.empty(unique.shape[1], dtype) for _ in self.model.kinds(1, 1)]
         for shares in np.unique(unique[:2], axis=1).T:
             rows = np.equal(unique[:2].T, shares).all(axis=1)
             for column, kind in zip(found, self._kinds_over(*map(int, shares)), strict=True):
@@ -118,22 +140,27 @@ class Stages:
 
     def seconds(self, direction: str) -> Array:
         """Return the time of the slower stage per micro-batch and pass, without expert transfers [s]."""
-        return self._time(direction, travelling=False)
+        return self._fuller_end(self._of_kinds(self._timed(direction, "seconds")))
 
     def travel(self, direction: str) -> Array:
         """Return the time of sending a micro-batch's tokens to experts and back [s]."""
-        return self._time(direction, travelling=True)
+        return self._fuller_end(self._of_kinds(self._timed(direction, "travel")))
 
-    def _time(self, direction: str, *, travelling: bool) -> Array:
+    def grounds(self) -> NDArray[np.object_]:
+        """Return for each layout what the predictions of all its layers rest on, in both passes."""
+        passes = (self._of_kinds(self._timed(pass_, "grounds"), object) for pass_ in ("fwd", "bwd"))
+        return reduce(operator.or_, itertools.chain(*passes))
+
+    def _timed(self, direction: str, what: str) -> Measure:
+        """Return a measure of the times of one layer: a field of `Timed`."""
         again = self.layout.recompute if direction == "bwd" else "none"
 
-        def measure(kind: Kind, micro_batch: Array, expert: Array) -> Array:
+        def measure(kind: Kind, micro_batch: Array, expert: Array) -> Any:
             layer = kind.model(direction, recompute=again)
             given = self._given(kind, layer, micro_batch, expert)
-            sizes = tuple((n, tuple(v) if isinstance(v, np.ndarray) else v) for n, v in given.items())
-            return _layer_seconds(layer, self.cluster.machine, sizes, self.rung)[travelling]
+            return getattr(timed(layer, self.cluster.machine, given, self.rung), what)
 
-        return self._fuller_end(self._of_kinds(measure))
+        return measure
 
     def sent(self) -> Array:
         """Return what a device sends to experts and back per micro-batch, in both passes [bytes]."""
@@ -205,7 +232,7 @@ class Stages:
         return float(total)
 
 
-def distinct(*columns: Array) -> tuple[Array, Callable[[Array], Array]]:
+def distinct(*columns: Array) -> tuple[Array, Callable[[NDArray[Any]], NDArray[Any]]]:
     """Return the distinct rows of columns, as columns, and a function that expands answers to all rows."""
     rows, of = np.unique(np.stack([column.ravel() for column in columns]), axis=1, return_inverse=True)
     return rows, lambda answers: answers[of.ravel()].reshape(columns[0].shape)
@@ -221,13 +248,19 @@ def _travels(options: Mapping[str, Any]) -> bool:
     return options.get("collective") == "all-to-all"
 
 
+def timed(layer: Layer, machine: Device, sizes: Mapping[str, Any], rung: str | None) -> Timed:
+    """Return the times of one layer; it is predicted once, however many layouts have it."""
+    fixed = tuple((name, tuple(v) if isinstance(v, np.ndarray) else v) for name, v in sizes.items())
+    return _layer_seconds(layer, machine, fixed, rung)
+
+
 @remembered(maxsize=1024)
 def _layer_seconds(
     layer: Layer, machine: Device, sizes: tuple[tuple[str, Any], ...], rung: str | None
-) -> tuple[Array, Array]:
-    """Return the time of one layer without its expert transfers, and that of the transfers [s]."""
+) -> Timed:
     found = predict(layer, machine, {name: np.array(size) for name, size in sizes}, rung=rung)
     times: list[Array] = [np.zeros(found.shape), np.zeros(found.shape)]
     for part, seconds in zip(found.plan.phases, found.phase_seconds, strict=True):
         times[_travels(part.phase.options)] += seconds
-    return np.maximum(times[0], found.lower_s), times[1]
+    grounds = frozenset([(found.rung, found.constants_from)])
+    return Timed(np.maximum(times[0], found.lower_s), times[1], grounds)

@@ -26,7 +26,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import DTypeLike, NDArray
 
 from costmodel.arguments import typed
 from costmodel.dtypes import dtype as parse_dtype
@@ -39,8 +39,8 @@ from costmodel.parallel.cluster import Cluster
 from costmodel.parallel.copies import Group, exchanges, held
 from costmodel.parallel.language_model import LanguageModel
 from costmodel.parallel.layout import Layout, Numbers
-from costmodel.parallel.stages import Stages, distinct
-from costmodel.predict import predict
+from costmodel.parallel.stages import Stages, Timed, distinct, timed
+from costmodel.predict import predict, together
 
 
 @typed
@@ -122,10 +122,6 @@ class Training:
     def _numbers(self) -> Numbers:
         return self._stages.numbers
 
-    def _seconds(self, layer: Layer, **sizes: Any) -> Array:
-        prediction = predict(layer, self.cluster.machine, sizes, rung=self.rung)
-        return np.asarray(prediction.seconds, dtype=np.float64)
-
     @property
     def _weight_bytes(self) -> float:
         return float(parse_dtype(self.model.dtype).bytes)
@@ -181,12 +177,14 @@ class Training:
     def _end_parameters(self) -> Array:
         """Parameters of both ends if they are in one stage, else of the larger one."""
         first, last = (self._of_end(which, lambda end, _: float(end.parameters())) for which in (0, 1))
-        return np.where(self._numbers.pipeline == 1, first + last, np.maximum(first, last))
+        return np.asarray(np.where(self._numbers.pipeline == 1, first + last, np.maximum(first, last)))
 
-    def _of_end(self, which: int, measure: Callable[[Layer, Array], ArrayLike]) -> Array:
+    def _of_end(
+        self, which: int, measure: Callable[[Layer, Array], Any], dtype: DTypeLike = np.float64
+    ) -> NDArray[Any]:
         """Return `measure` of what stands before (0) or after (1) the layers, and of its micro-batches."""
         unique, restored = distinct(self._numbers.tensor, self._numbers.micro_batch)
-        found = np.empty(unique.shape[1])
+        found = np.empty(unique.shape[1], dtype)
         for tensor in np.unique(unique[0]):
             rows = unique[0] == tensor
             found[rows] = measure(self.model.ends(int(tensor))[which], unique[1, rows])
@@ -212,7 +210,7 @@ class Training:
             "sends": m * sends,
             "bubble": (n.pipeline - 1) / n.interleave * (forward + backward + travel + sends),
             "gradients": self._gradients(forward, backward),
-            "optimiser": self._seconds(self._update, params=np.ceil(self._held(1))),
+            "optimiser": self._updated.seconds,
         }
 
     @cached_property
@@ -232,15 +230,42 @@ class Training:
 
     def _head(self) -> Array:
         """Return the time that embedding, last norm, logits and loss add per micro-batch [s]."""
-        sizes = {"seq": self.seq, "seq_kv": self._encoded}
-
-        def seconds(end: Layer, micro_batch: Array) -> Array:
-            step = {"batch": micro_batch, **sizes}
-            return self._seconds(end, **{name: step[name] for name in end.required})
-
-        before, after = (self._of_end(which, seconds) for which in (0, 1))
+        before, after = self._timed_ends("seconds")
         # If both ends are in one stage, their times add; if not, the pipeline waits for the later stage.
         return after + np.where(self._numbers.pipeline == 1, before, 0.0)
+
+    def _timed_ends(self, what: str, dtype: DTypeLike = np.float64) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return a field of `Timed` of what stands before and of what stands after the layers."""
+
+        def measure(end: Layer, micro_batch: Array) -> Any:
+            step = {"batch": micro_batch, "seq": self.seq, "seq_kv": self._encoded}
+            sizes = {name: step[name] for name in end.required}
+            return getattr(timed(end, self.cluster.machine, sizes, self.rung), what)
+
+        return self._of_end(0, measure, dtype), self._of_end(1, measure, dtype)
+
+    @cached_property
+    def _updated(self) -> Timed:
+        """The optimiser step."""
+        sizes = {"params": np.ceil(self._held(1))}
+        found = predict(self._update, self.cluster.machine, sizes, rung=self.rung)
+        seconds = np.asarray(found.seconds, dtype=np.float64)
+        return Timed(seconds, np.zeros(()), frozenset([(found.rung, found.constants_from)]))
+
+    @cached_property
+    def grounds(self) -> Mapping[str, NDArray[np.object_]]:
+        """What the times of all layers rest on: those of the stages, both ends, and the optimiser step.
+
+        ``rung``, the lowest of their predictions, and ``constants_from``, all origins of their constants
+        (see `costmodel.Prediction`). Exchanges between copies and between stages are not among them: they
+        are timed with the constants of the device's links, or a related device's, on every rung.
+        """
+        before, after = self._timed_ends("grounds", object)
+        found = np.asarray(self._stages.grounds() | before | after | self._updated.grounds, dtype=object)
+        said = {grounds: together(grounds) for grounds in set(found.ravel())}
+        texts = np.array([said[grounds] for grounds in found.ravel()], dtype=object)
+        rung, origins = (column.reshape(found.shape) for column in texts.T)
+        return {"rung": rung, "constants_from": origins}
 
     def _sends(self) -> Array:
         """Return the time of passing a micro-batch on in both passes, at every part of a stage [s]."""

@@ -264,8 +264,8 @@ def _by_device(prices: Mapping[str, float], machines: Sequence[hardware.Device])
         full = name if name in names else as_device(name).name
         if full not in names:
             raise unknown_name("device of this sweep", name, names)
-        if not (math.isfinite(price) and price > 0):
-            raise SizeError(f"price of {name}: wanted a positive number for an hour, got {price!r}")
+        if not 0 <= price < math.inf:
+            raise SizeError(f"price of {name}: wanted a price of at least 0 for an hour, got {price!r}")
         if found.get(full, price) != price:
             raise SizeError(f"price of {full} is given twice: {found[full]!r} and {float(price)!r}")
         found[full] = float(price)

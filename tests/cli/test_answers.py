@@ -612,10 +612,22 @@ def test_plan_states_time_and_cost_of_a_whole_training(costmodel):
     )
 
 
-def test_plan_states_version_and_spec_hash(costmodel):
-    words = ("plan", "gpt2", "-m", "h200-sxm", "--devices", "8", "-D", "batch=8", "seq=128")
-    h200 = cm.hardware.load("h200-sxm")
-    assert costmodel(*words).out.endswith(f"\ncostmodel {cm.__version__}, spec {h200.spec_hash}\n")
+@pytest.mark.parametrize(
+    ("device", "rung", "said"),
+    [
+        ("h200-sxm", "bound", ("bound", "none")),
+        ("a100-sxm-80gb", None, ("calibrated", "self")),
+        ("h100-sxm", None, ("kernel", "nvidia/a100-sxm-80gb, nvidia/h200-sxm")),
+    ],
+)
+def test_plan_states_rung_constants_version_and_spec_hash(costmodel, device, rung, said):
+    words = ["plan", "gpt2", "-m", device, "--devices", "8", "-D", "batch=8", "seq=128"]
+    words += ["--rung", rung] if rung else []
+    made = f"costmodel {cm.__version__}, spec {cm.hardware.load(device).spec_hash}"
+    assert costmodel(*words).out.endswith(f"\nrung {said[0]}, constants from {said[1]}\n{made}\n")
+    assert {(row["rung"], row["constants_from"]) for row in json.loads(costmodel(*words, "--json").out)} == {
+        said
+    }
 
 
 def test_plan_states_shared_settings_once_above_its_table(costmodel):

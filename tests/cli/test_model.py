@@ -6,6 +6,8 @@ import re
 import pytest
 
 import costmodel as cm
+from costmodel.hardware.loader import FOLDER
+from costmodel.models.config import CATALOGUE
 
 
 @pytest.fixture
@@ -37,6 +39,26 @@ def test_a_sweep_takes_configurations_wherever_they_are(costmodel, config):
     rows = json.loads(costmodel("sweep", "gpt2", config, folder, "google/tpu-v5e", *asked).out)
     assert len(rows) == 6
     assert {row["seconds"] for row in rows if row["device"] == "nvidia/l4"} > {alone[0]["seconds"]}
+
+
+def test_a_sweep_takes_models_and_devices_in_yaml_by_what_they_hold(costmodel, tmp_path):
+    model, device = tmp_path / "model.yaml", tmp_path / "device.yml"
+    model.write_bytes((CATALOGUE / "gpt2.yaml").read_bytes())
+    device.write_bytes((FOLDER / "nvidia" / "l4.yaml").read_bytes())
+    asked = ("--use", "decode", "-D", "seq=8", "--columns", "device,seconds", "--json")
+    mine = json.loads(costmodel("sweep", model, "-m", "t4", device, "--set", "dtype=fp16", *asked).out)
+    same = json.loads(costmodel("sweep", "gpt2", "-m", "t4", "l4", "--set", "dtype=fp16", *asked).out)
+    assert mine == same
+    assert len(mine) == 2
+
+
+def test_a_models_file_without_a_use_is_refused_as_a_model(costmodel, tmp_path, config):
+    model = tmp_path / "model.yaml"
+    model.write_bytes((CATALOGUE / "gpt2.yaml").read_bytes())
+    for file in (config, model):
+        ended = costmodel("sweep", file, "-m", "l4", "-D", "seq=8")
+        assert ended.status == 2
+        assert f"{file} is a model, not a layer: use `costmodel model {file}`" in ended.err
 
 
 def test_catalogue_is_listed(costmodel):
@@ -344,6 +366,49 @@ def test_a_sequence_longer_than_a_model_is_made_for_is_answered_and_said(costmod
         f"costmodel: {named}: made for at most 4,096 tokens a sequence, got {got}; "
         "times and memory are those of such a model made for more\n"
     )
+
+
+DECODE = ("llama-2-7b", "-m", "h100-sxm", "--use", "decode", "-D", "seq=64")
+PLAN = (
+    "plan",
+    "llama-2-7b",
+    "-m",
+    "h100-sxm",
+    "--devices",
+    "16",
+    "-D",
+    "batch=16",
+    "seq=64",
+    "--rung",
+    "bound",
+)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("model", *DECODE, "--tensor", "16"),
+        ("model", *DECODE[:4], "generation", *DECODE[5:], "--new", "2", "--tensor", "16"),
+        ("explain", *DECODE, "--tensor", "16", "--rung", "bound"),
+        ("sweep", *DECODE, "--tensor", "8,16"),
+        (*PLAN, "--node", "16"),
+    ],
+)
+def test_a_node_of_more_devices_than_links_join_is_answered_and_said(costmodel, words):
+    """NVLink of H100 SXM joins 8 devices; all 16 are timed as if it joined them."""
+    ended = costmodel(*words)
+    assert ended.status == 0
+    assert ended.err == (
+        "costmodel: nvidia/h100-sxm: its links join 8 devices, got 16 in a node; "
+        "times are those of links that join them all at the same bandwidth\n"
+    )
+
+
+def test_a_node_as_wide_as_links_join_is_nothing_to_say(costmodel):
+    """GB200's join 72."""
+    assert costmodel("model", *DECODE, "--tensor", "8").err == ""
+    assert costmodel("model", DECODE[0], "-m", "gb200", *DECODE[3:], "--tensor", "16").err == ""
+    assert costmodel(*PLAN).err == ""
 
 
 def test_a_sequence_as_long_as_a_model_is_made_for_is_nothing_to_say(costmodel):

@@ -143,6 +143,7 @@ def test_a_file_and_its_folder_load_the_same_model(tmp_path, llama):
         ("config.json", "{", "not JSON"),
         ("config.json", "[1]", "mapping"),
         ("model.yaml", "name: [", "not YAML"),
+        ("model.yaml", "# nothing yet\n", "got an empty file"),
         ("model.yaml", "name: x", "wanted the keys"),
         ("model.yaml", "{name: x, sources: {}, figures: {d: 3}}", "should be"),
         ("model.yaml", "{name: x, sources: {}, figures: {d: {value: 3, source: y}}}", "not listed"),

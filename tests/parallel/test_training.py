@@ -13,13 +13,24 @@ from costmodel import hardware
 from costmodel.errors import CostmodelError, SizeError
 from costmodel.kernels import collective
 from costmodel.layers._recompute import RECOMPUTE
+from costmodel.layers.optimizer_step import OptimizerStep
 from costmodel.models import load
-from costmodel.parallel import Cluster, Layout, Training, Transformer, largest_batch, longest_sequence, plan
+from costmodel.parallel import (
+    Cluster,
+    Layout,
+    Training,
+    Transformer,
+    largest_batch,
+    longest_sequence,
+    plan,
+    stack_of,
+)
 from costmodel.parallel.limits import UNLIMITED, fits, largest
 from costmodel.parallel.search import INTERLEAVES, MICRO_BATCHES, layouts
+from costmodel.predict import predict
 
 TABLE = pd.read_csv(Path(__file__).parents[1] / "golden" / "megatron_training.csv")
-A100 = "nvidia/a100-sxm-80gb"
+A100, H100 = "nvidia/a100-sxm-80gb", "nvidia/h100-sxm"
 GIB = 2**30
 
 
@@ -545,7 +556,62 @@ def test_rows_of_a_plan_have_the_figures_of_their_step():
         {name: float(value) for name, value in figures.items()}, rel=1e-12
     )
     choices = ("pipeline", "interleave", "expert", "expert_tensor", "zero", "sequence_parallel", "recompute")
-    assert set(found) == {*figures, "tensor", "data", "micro_batch", *choices}
+    assert set(found) == {*figures, *training.grounds, "tensor", "data", "micro_batch", *choices}
+
+
+@pytest.mark.parametrize(
+    ("device", "rung", "expected"),
+    [
+        (A100, "bound", "bound"),
+        (A100, None, "calibrated"),
+        (A100, "kernel", "kernel"),
+        (H100, None, "kernel"),
+    ],
+)
+def test_rows_of_a_plan_say_what_their_times_rest_on(device, rung, expected):
+    """A100 has constants of its own, which the rung `kernel` leaves out; H100 has a related device's."""
+    found = plan(small().model, Cluster(device=device, devices=2), batch=8, seq=1024, rung=rung)
+    assert set(found["rung"]) == {expected}
+    (text,) = set(found["constants_from"])
+    origins = set(text.split(", "))
+    if expected == "kernel":
+        assert origins
+        assert all(name.startswith("nvidia/") for name in origins - {device})
+    else:
+        assert origins == {{"bound": "none", "calibrated": "self"}[expected]}
+
+
+@pytest.mark.parametrize("tensor", [1, 2])
+def test_grounds_are_those_of_every_layer_that_is_timed(tensor):
+    """Predicted one by one: every kind of layer in both passes, both ends, the optimiser step."""
+    model, cluster = stack_of(load("t5-base")), Cluster(device="amd/mi300x", devices=2)
+    layout = Layout(tensor=tensor, data=2 // tensor, sequence_parallel=tensor > 1)
+    every = [(layer, {}) for layer in (*model.ends(tensor), OptimizerStep())]
+    for kind in model.kinds(tensor, tensor, sequence_parallel=tensor > 1):
+        every += [(kind.model(direction), dict(kind.sizes)) for direction in ("fwd", "bwd")]
+    origins = set()
+    for layer, own in every:
+        sizes = dict.fromkeys(layer.required, 1) | own
+        origins |= set(predict(layer, cluster.machine, sizes).constants_from.split(", "))
+    grounds = Training(model=model, cluster=cluster, layout=layout, batch=4, seq=512).grounds
+    assert grounds["rung"].item() == "kernel"
+    assert grounds["constants_from"].item() == ", ".join(sorted(origins))
+
+
+def test_grounds_are_of_each_layout_and_of_no_second_prediction(monkeypatch):
+    """MI300X's links were not measured: layouts that share a layer use a model's defaults."""
+    training = Training(
+        model=stack_of(load("t5-base")),
+        cluster=Cluster(device="amd/mi300x", devices=2),
+        layout=Layout(tensor=[1, 2], data=[2, 1], sequence_parallel=True),
+        batch=4,
+        seq=512,
+    )
+    assert training.seconds.shape == (2,)
+    for module in ("stages", "training"):
+        monkeypatch.setattr(f"costmodel.parallel.{module}.predict", None)
+    alone, shared = (set(origins.split(", ")) for origins in training.grounds["constants_from"])
+    assert shared - alone == {"none"}
 
 
 def test_energy_and_cost_follow_from_power_and_price():

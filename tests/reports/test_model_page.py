@@ -291,6 +291,8 @@ def test_tables_have_every_row_of_the_frames(tables: reports.ModelFrames, model_
     assert len(found["kernels"].frame) == len(tables.kernels)
     assert set(found["room"].frame["fits"]) == {"yes"}
     assert {"whatifs", "elasticities", "layouts", "lengths", "tokens", "rooflines", "figures"} <= set(found)
+    assert {"rung", "constants_from"} <= {column.name for column in found["layouts"].columns}
+    assert found["layouts"].frame["rung"].notna().all()
 
 
 def test_hostile_names_stay_text(hostile: reports.Page) -> None:
