@@ -183,6 +183,15 @@ def test_the_activation_of_others_is_the_one_that_a_configuration_states(kind, k
         _ = from_config({**figures, key: "mish"}).parameters
 
 
+@pytest.mark.parametrize(("said", "function"), [({}, "gelu-tanh"), ({"hidden_activation": "relu"}, "relu")])
+def test_recurrences_of_recurrent_gemma_are_gated_with_the_activation(said, function):
+    """Recurrent and feed-forward layers read the same key (transformers, modeling_recurrent_gemma.py)."""
+    figures = {"model_type": "recurrent_gemma", **RECURRENT["recurrent_gemma"], **said}
+    for use in ("training", "prefill", "decode"):
+        gates = parts_of(getattr(from_config(figures), use)(), "output gate")
+        assert {gate.layer.options["op"] for gate in gates} == {f"{function}-and-mul"}
+
+
 @pytest.mark.parametrize("kind", ["lfm2", "lfm2_moe"])
 def test_lfm2_has_silu_whatever_a_configuration_states(kind):
     """Its code calls SiLU by name and reads no key (transformers, modeling_lfm2.py)."""
