@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -11,29 +11,17 @@ import sympy as sp
 from costmodel.cost import ONE, ZERO, Phase
 from costmodel.layers._base import Layer
 from costmodel.layers._kernels import (
-    POINTWISE,
+    GATED_GRADIENT,
     POINTWISE_GRADIENT,
     RESULT_GRADIENT,
-    Pointwise,
     activation,
+    gated,
     gradient_sum,
     gradients,
+    measured_gated,
     stream,
 )
 from costmodel.layers._stored import StoredWeights
-
-#: Gradient arithmetic of f(a)·b, from a, b and the result's gradient g: g·b is multiplied by f′(a), and
-#: g by f(a), which shares intermediate values with f′.
-GATED_GRADIENT: Mapping[str, Pointwise] = {
-    "relu": Pointwise(5, 0, 2),
-    "tanh": Pointwise(5, 1, 4),
-    "sigmoid": Pointwise(7, 1, 6),
-    "gelu": Pointwise(11, 2, 6),
-    "gelu-tanh": Pointwise(19, 1, 10),
-    "silu": Pointwise(9, 1, 7),
-    "relu2": Pointwise(6, 0, 3),
-    "xielu": Pointwise(18, 1, 8),
-}
 
 
 class Shape(NamedTuple):
@@ -104,22 +92,16 @@ def _activation(layer: Layer, form: Form, *, rows: sp.Expr, cols: sp.Expr, works
     """Return the activation kernel: f(a), or f(a)·b for a gated layer."""
     if not form.gated:
         return activation(layer, form.function, form.function, rows=rows, cols=cols, workspace=workspace)
-    plain = POINTWISE[form.function]
     return stream(
         layer,
         f"{form.function} and product",
-        # Libraries use one kernel for every gated activation; it has been measured with SiLU.
-        op="silu_and_mul",
-        borrowed=form.function != "silu",
-        pattern="gated",
         rows=rows,
         cols=cols,
         reads=2,
         writes=1,
-        vector=plain.vector + 1,
-        special=plain.special,
-        depth=plain.depth + 1,
         workspace=workspace,
+        **measured_gated(form.function),
+        **gated(form.function)._asdict(),
     )
 
 

@@ -220,6 +220,25 @@ RESULT_GRADIENT: Mapping[str, Pointwise] = {
     "sigmoid": Pointwise(3, 0, 3),  # g · y(1 − y)
 }
 
+#: Gradient arithmetic of f(a)·b, from a, b and the result's gradient g: g·b is multiplied by f′(a), and
+#: g by f(a), which shares intermediate values with f′.
+GATED_GRADIENT: Mapping[str, Pointwise] = {
+    "relu": Pointwise(5, 0, 2),
+    "tanh": Pointwise(5, 1, 4),
+    "sigmoid": Pointwise(7, 1, 6),
+    "gelu": Pointwise(11, 2, 6),
+    "gelu-tanh": Pointwise(19, 1, 10),
+    "silu": Pointwise(9, 1, 7),
+    "relu2": Pointwise(6, 0, 3),
+    "xielu": Pointwise(18, 1, 8),
+}
+
+
+def gated(function: str) -> Pointwise:
+    """Return the arithmetic of f(a)·b."""
+    vector, special, depth = POINTWISE[function]
+    return Pointwise(vector + 1, special, depth + 1)
+
 
 #: Functions that have been measured on their own; for GELU, the exact (erf) form.
 MEASURED = ("relu", "tanh", "gelu", "silu")
@@ -235,6 +254,14 @@ def measured(function: str) -> dict[str, Any]:
     """Return the `op` and `borrowed` arguments of `stream` for a measured function, or a variant of one."""
     op = function.removesuffix("-tanh")
     return {"op": op, "borrowed": op != function} if op in MEASURED else {}
+
+
+def measured_gated(function: str) -> dict[str, Any]:
+    """Return the `op`, `borrowed` and `pattern` arguments of `stream` for f(a)·b.
+
+    Libraries use one kernel for every gated activation; it has been measured with SiLU.
+    """
+    return {"op": "silu_and_mul", "borrowed": function != "silu", "pattern": "gated"}
 
 
 def softmax(layer: Layer, name: str, direction: str, *, rows: sp.Expr, cols: sp.Expr, **more: Any) -> Phase:

@@ -10,10 +10,13 @@ import sympy as sp
 from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.layers._base import Layer
 from costmodel.layers._kernels import (
+    GATED_GRADIENT,
     NORMS,
     POINTWISE,
     POINTWISE_GRADIENT,
     Pointwise,
+    gated,
+    measured_gated,
     norm,
     softmax,
     stream,
@@ -32,6 +35,9 @@ class Operation(NamedTuple):
     linear: bool = False
 
 
+#: Suffix of an activation of one table, times another table.
+AND_MUL = "-and-mul"
+
 OPERATIONS = {name: Operation(1, cost, POINTWISE_GRADIENT[name]) for name, cost in POINTWISE.items()} | {
     "add": Operation(2, Pointwise(1, 0, 1), Pointwise(0, 0, 0), linear=True),
     "sub": Operation(2, Pointwise(1, 0, 1), Pointwise(0, 0, 0), linear=True),
@@ -47,7 +53,7 @@ OPERATIONS = {name: Operation(1, cost, POINTWISE_GRADIENT[name]) for name, cost 
     "log": Operation(1, Pointwise(0, 1, 1), Pointwise(1, 0, 1)),  # g / x
     "sqrt": Operation(1, Pointwise(0, 1, 1), Pointwise(2, 1, 2)),  # (g / 2) / √x
     "copy": Operation(1, Pointwise(0, 0, 0), Pointwise(0, 0, 0), linear=True),
-    "silu-and-mul": Operation(2, Pointwise(3, 1, 4), Pointwise(9, 1, 7)),  # SiLU of one half, times the other
+    **{name + AND_MUL: Operation(2, gated(name), gradient) for name, gradient in GATED_GRADIENT.items()},
 }
 
 
@@ -70,8 +76,9 @@ class Elementwise(_Table):
     ----------
     op : str
         ``add``, ``sub``, ``mul``, ``div``, ``pow`` of two tables or, with suffix ``-scalar``,
-        of a table and a number; ``copy``, ``exp``, ``log``, ``sqrt``, ``relu``, ``tanh``,
-        ``sigmoid``, ``gelu``, ``gelu-tanh``, ``silu``, ``relu2``, ``xielu``, ``silu-and-mul``.
+        of a table and a number; ``copy``, ``exp``, ``log``, ``sqrt``; the activations ``relu``, ``tanh``,
+        ``sigmoid``, ``gelu``, ``gelu-tanh``, ``silu``, ``relu2`` and ``xielu`` or, with suffix
+        ``-and-mul``, one of these times another table.
     in_place : bool
         Whether the result replaces the first table, forward only: a cache then saves both the read and the
         write, which the lower bound takes into account.
@@ -97,13 +104,14 @@ class Elementwise(_Table):
     @property
     def _measured(self) -> str:
         """The operation's name in the measurements."""
-        named = {"relu", "tanh", "gelu", "silu", "silu_and_mul"}
+        named = {"relu", "tanh", "gelu", "silu"}
         name = self.op.removesuffix("-tanh").replace("-", "_")
         return name if name in named else f"elementwise_{name}"
 
     def _pass(self, name: str, **counts: Any) -> tuple[Phase, ...]:
-        pattern = "gated" if self.op == "silu-and-mul" else "elementwise"
-        return (stream(self, name, op=self._measured, pattern=pattern, rows=M, cols=N, **counts),)
+        function = self.op.removesuffix(AND_MUL)
+        one = measured_gated(function) if function != self.op else {"op": self._measured}
+        return (stream(self, name, rows=M, cols=N, **one, **counts),)
 
     def forward(self) -> tuple[Phase, ...]:
         """One pass."""

@@ -152,9 +152,12 @@ def pointwise(use: Use, name: str, op: str, width: Size, *, rows: sp.Expr | None
     return Part.of(name, use.layer("elementwise", op=op), m=use.rows if rows is None else rows, n=width)
 
 
-def gate(use: Use, name: str, width: Size) -> Part:
-    """Return the product of a tensor with an equally large gate, σ(z) or SiLU(z): two reads, one write."""
-    return pointwise(use, name, "silu-and-mul", width)
+def gate(use: Use, name: str, width: Size, function: str = "silu") -> Part:
+    """Return the product of a tensor with an equally large gate f(z): two reads, one write.
+
+    σ(z) passes for SiLU(z), whose arithmetic is the same forward.
+    """
+    return pointwise(use, name, f"{function}-and-mul", width)
 
 
 def convolution(use: Use, channels: Size, kernel: int, *, bias: bool = False) -> Part:

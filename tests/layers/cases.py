@@ -91,7 +91,8 @@ def _others() -> Iterator[tuple[str, dict[str, Any]]]:
     for activation in ("relu", "gelu", "gelu-tanh", "silu", "tanh", "sigmoid", "relu2", "xielu"):
         yield "feed-forward", {"activation": activation}
         yield "elementwise", {"op": activation}
-    for op in ("add", "sub", "mul", "div", "pow", "exp", "log", "sqrt", "copy", "silu-and-mul"):
+        yield "elementwise", {"op": f"{activation}-and-mul"}
+    for op in ("add", "sub", "mul", "div", "pow", "exp", "log", "sqrt", "copy"):
         yield "elementwise", {"op": op}
     for op in ("add-scalar", "sub-scalar", "mul-scalar", "div-scalar", "pow-scalar"):
         yield "elementwise", {"op": op}

@@ -90,6 +90,8 @@ def test_borrowing_changes_the_interval_but_not_the_constants():
         (cm.FeedForward(activation="gelu", direction="bwd"), "elementwise_add", True),
         (cm.SwiGLU(), "silu_and_mul", False),
         (cm.SwiGLU(activation="gelu"), "silu_and_mul", True),
+        (cm.Elementwise(op="silu-and-mul"), "silu_and_mul", False),
+        (cm.Elementwise(op="gelu-tanh-and-mul"), "silu_and_mul", True),
     ],
 )
 def test_activations_use_their_own_name_or_borrow_the_nearest(layer: Layer, op: str, borrowed: bool):

@@ -39,8 +39,14 @@ REFERENCE = {
     "log": torch.log,
     "sqrt": torch.sqrt,
     "copy": lambda x: x,
-    "silu-and-mul": lambda a, b: torch.nn.functional.silu(a) * b,
 }
+
+
+def times(function):
+    return lambda a, b: function(a) * b
+
+
+REFERENCE |= {f"{name}-and-mul": times(REFERENCE[name]) for name in pointwise.GATES}
 
 
 def numbers(count, seed=0):

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import sympy as sp
-from authority import experts, optimisers, tokens
+from authority import optimisers, pointwise, tokens
 from authority.chances import expected_distinct
 from authority.counted import Counted
 from flop_counter import flops
@@ -59,14 +59,14 @@ def numbers(count, seed=0):
     return [rng.uniform(0.2, 1.5) for _ in range(count)]
 
 
-@pytest.mark.parametrize("name", experts.GATES)
+@pytest.mark.parametrize("name", pointwise.GATES)
 @pytest.mark.parametrize("first", [0.7, -0.3])
 def test_gradients_of_gates_equal_torchs(name, first):
     torch = pytest.importorskip("torch")
     function = pytest.importorskip("test_counted").REFERENCE[name]
     a, b = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (first, -0.4))
     (function(a) * b * 0.3).backward()
-    found = experts.GATES[name](Counted(first), Counted(-0.4), Counted(0.3))
+    found = pointwise.GATES[name](Counted(first), Counted(-0.4), Counted(0.3))
     assert [x.value for x in found] == pytest.approx([a.grad.item(), b.grad.item()], rel=1e-12)
 
 

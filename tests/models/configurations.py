@@ -13,6 +13,10 @@ SHARED = {
     "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
     "shared_expert_intermediate_size": 48,
 }  # fmt: skip
+#: Experts in every other layer, as in Maverick.
+LLAMA_4 = {
+    **GATED, **MIXED, "intermediate_size_mlp": 80, "head_dim": 16, "interleave_moe_layer_step": 2,
+}  # fmt: skip
 ERNIE = {
     **GATED, "moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 32, "moe_num_shared_experts": 2,
     "moe_layer_start_index": 1,

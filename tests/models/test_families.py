@@ -2,7 +2,8 @@
 
 import pytest
 import sympy as sp
-from configurations import CLASSIC, FAMILIES, GATED, figures
+from configurations import CLASSIC, FAMILIES, GATED, LLAMA_4, figures
+from latents import LATENTS
 from recurrences import RECURRENT
 
 from costmodel import evaluate, predict
@@ -159,9 +160,14 @@ def test_the_activation_is_the_one_that_a_configuration_states(kind, said, funct
     assert {p.layer.options["activation"] for p in parts if "activation" in p.layer.options} == {function}
 
 
+#: Architectures with figures of their own.
+OTHERS = {**RECURRENT, **LATENTS, "llama4_text": LLAMA_4}
+
+
 @pytest.mark.parametrize(
     ("kind", "key"),
     [
+        *((kind, "hidden_act") for kind in (*LATENTS, "llama4_text")),
         *((kind, "hidden_act") for kind in ("bamba", "jamba", "granitemoehybrid", "falcon_h1", "zamba2")),
         *((kind, "hidden_act") for kind in ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid")),
         ("kimi_linear", "hidden_act"),
@@ -169,12 +175,21 @@ def test_the_activation_is_the_one_that_a_configuration_states(kind, said, funct
         ("nemotron_h", "mlp_hidden_act"),
     ],
 )
-def test_the_activation_of_hybrids_is_the_one_that_a_configuration_states(kind, key):
-    figures = {"model_type": kind, **RECURRENT[kind]}
+def test_the_activation_of_others_is_the_one_that_a_configuration_states(kind, key):
+    figures = {"model_type": kind, **OTHERS[kind]}
     parts = from_config({**figures, key: "relu"}).prefill().parts
     assert {p.layer.options["activation"] for p in parts if "activation" in p.layer.options} == {"relu"}
     with pytest.raises(CostmodelError, match="unknown activation 'mish'"):
         _ = from_config({**figures, key: "mish"}).parameters
+
+
+@pytest.mark.parametrize(("said", "function"), [({}, "gelu-tanh"), ({"hidden_activation": "relu"}, "relu")])
+def test_recurrences_of_recurrent_gemma_are_gated_with_the_activation(said, function):
+    """Recurrent and feed-forward layers read the same key (transformers, modeling_recurrent_gemma.py)."""
+    figures = {"model_type": "recurrent_gemma", **RECURRENT["recurrent_gemma"], **said}
+    for use in ("training", "prefill", "decode"):
+        gates = parts_of(getattr(from_config(figures), use)(), "output gate")
+        assert {gate.layer.options["op"] for gate in gates} == {f"{function}-and-mul"}
 
 
 @pytest.mark.parametrize("kind", ["lfm2", "lfm2_moe"])

@@ -8,7 +8,7 @@ import warnings
 import latents
 import pytest
 import recurrences
-from configurations import FAMILIES, GATED, SHARED, SMALL
+from configurations import FAMILIES, GATED, LLAMA_4, SHARED, SMALL
 from latents import CACHED, KEPT, LATENTS, SHORTCUT
 from recurrences import LENGTHS, RECURRENT
 
@@ -97,12 +97,18 @@ CONFIGS = {
     **FAMILIES,
     **RECURRENT,
     **LATENTS,
+    "llama4_text": LLAMA_4,
 }
 #: Models that keep other things than keys and values of each layer, or whose code does: Falcon's caches the
 #: keys of a group once for each of its queries.
 OTHER_CACHES = ("bert", "t5", "rwkv", "falcon/grouped", *RECURRENT, *LATENTS)
 #: FLOPs of a forward pass that torch counts and that the kernels do not have, of `batch` and `seq`.
-FALLBACKS = {**recurrences.FALLBACKS, **latents.FALLBACKS}
+FALLBACKS = {
+    **recurrences.FALLBACKS,
+    **latents.FALLBACKS,
+    # In the only layer with experts all 4 compute every token, with 0 for input where they were not chosen.
+    "llama4_text": lambda b, n: 2 * (2 * b * n * 3 * 64 * 96),
+}
 
 
 def figures_for(name):
@@ -167,8 +173,8 @@ def test_saved_configurations_mean_the_same_model(name):
     assert rotated(from_config(saved)) == rotated(from_config(figures))
 
 
-@pytest.mark.parametrize("kind", RECURRENT)
-def test_the_default_activation_of_hybrids_is_that_of_hugging_faces_class(kind):
+@pytest.mark.parametrize("kind", [*RECURRENT, *LATENTS, "llama4_text"])
+def test_the_default_activation_of_others_is_that_of_hugging_faces_class(kind):
     figures = figures_for(kind)
     config = build(figures, "meta").config
     keys = ("hidden_activation", "mlp_hidden_act", "hidden_act")

@@ -12,7 +12,7 @@ from functools import partial
 from costmodel.errors import CostmodelError
 from costmodel.models._blocks import Use, between_ends, feeding, residual, stacks
 from costmodel.models._family import Family
-from costmodel.models._fields import DENSE, UNTIED, Field, Fields, of_layers
+from costmodel.models._fields import ACT, DENSE, UNTIED, Field, Fields, function_of, of_layers
 from costmodel.models._latent import LATENT_FIELDS, Indexer, Latent, latent_attention
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
@@ -124,6 +124,7 @@ FIELDS = {
     "index_pattern": Field(("index_topk_pattern",), "", str),
     "index_every": Field(("index_topk_freq",), 1, may_be_zero=True),
     "index_skip": Field(("index_skip_topk_offset",), 2, may_be_zero=True),
+    "act": ACT,
 }
 
 
@@ -147,7 +148,8 @@ def layer(c: Fields, use: Use, sparse: bool, own: bool) -> Iterator[Part]:
     latent = latent_attention(use, Latent.of(c, _indexer(c, own)))
     yield from residual(use, "attention", c.d_model, latent)
     offsets = c.experts if TRAITS[c.type].correction else 0
-    yield from feeding(c, use, sparse, shared=c.shared * c.d_expert, extra=offsets)
+    function, shared = function_of(c, "silu"), c.shared * c.d_expert
+    yield from feeding(c, use, sparse, function=function, shared=shared, extra=offsets)
 
 
 def has_experts(c: Fields) -> list[bool]:

@@ -31,7 +31,7 @@ from costmodel.models._blocks import (
 )
 from costmodel.models._decoding import LatentCore, SparseLatentCore
 from costmodel.models._family import Family
-from costmodel.models._fields import DENSE, UNTIED, Field, Fields, of_layers
+from costmodel.models._fields import ACT, DENSE, UNTIED, Field, Fields, function_of, of_layers
 from costmodel.models._heads import after, rotary
 from costmodel.models._latent import Indexer, choice
 from costmodel.models._part import Part
@@ -68,6 +68,7 @@ FIELDS = {
     "rates": Field(("compress_rates",), {}, dict),
     "mlp_types": Field(("mlp_layer_types",), (), list),
     "hashed": Field(("num_hash_layers",), 3, may_be_zero=True),
+    "act": ACT,
 }
 
 #: Defaults of DeepseekV4Config (transformers, configuration_deepseek_v4.py).
@@ -224,7 +225,7 @@ def layer(c: Fields, use: Use, kind: str, hashed: bool) -> Iterator[Part]:
     yield hyper(c, use)
     yield norm(use, "feed-forward norm", c.d_model)
     offsets, shared = 0 if hashed else c.experts, c.shared * c.d_expert
-    yield from experts(c, use, shared=shared, extra=offsets)
+    yield from experts(c, use, function=function_of(c, "silu"), shared=shared, extra=offsets)
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:

@@ -8,7 +8,17 @@ from functools import partial
 
 from costmodel.models._blocks import Use, between_ends, feeding, residual, stacks
 from costmodel.models._family import Family
-from costmodel.models._fields import DENSE, UNTIED, Field, Fields, each_layer, fraction, of_layers
+from costmodel.models._fields import (
+    ACT,
+    DENSE,
+    UNTIED,
+    Field,
+    Fields,
+    each_layer,
+    fraction,
+    function_of,
+    of_layers,
+)
 from costmodel.models._heads import Heads, self_attention
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
@@ -34,6 +44,7 @@ FIELDS = {
     "rotated": Field(("no_rope_layers",), (), list),
     "layer_types": Field(("layer_types",), (), list),
     "attention_bias": Field(("attention_bias",), False, bool),
+    "act": ACT,
 }
 
 
@@ -65,7 +76,7 @@ def layer(c: Fields, use: Use, whole: bool, rotates: bool, sparse: bool) -> Iter
         window=None if whole else c.chunk,
     )
     yield from residual(use, "attention", c.d_model, self_attention(use, heads))
-    yield from feeding(c, use, sparse, shared=c.d_expert)
+    yield from feeding(c, use, sparse, function=function_of(c, "silu"), shared=c.d_expert)
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:

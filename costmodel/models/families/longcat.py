@@ -22,7 +22,7 @@ from costmodel.models._blocks import (
     residual,
 )
 from costmodel.models._family import Family
-from costmodel.models._fields import DENSE, UNTIED, Field, Fields
+from costmodel.models._fields import ACT, DENSE, UNTIED, Field, Fields, function_of
 from costmodel.models._latent import LATENT_FIELDS, Latent, latent_attention
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
@@ -40,6 +40,7 @@ FIELDS = {
     "top_k": Field(("moe_topk", "num_experts_per_tok")),
     "d_expert": Field(("expert_ffn_hidden_size", "moe_intermediate_size")),
     "router_bias": Field(("router_bias",), False, bool),
+    "act": ACT,
 }
 
 #: Defaults of LongcatFlashConfig (transformers, configuration_longcat_flash.py).
@@ -82,23 +83,23 @@ def computing(c: Fields) -> int:
     return int(whole)
 
 
-def mixture(c: Fields, use: Use) -> Iterator[Part]:
+def mixture(c: Fields, use: Use, function: str) -> Iterator[Part]:
     """Yield the experts, and the router's scores of those that do nothing; each score has an offset."""
     scored = c.experts + c.zero_experts
     offsets = scored * (2 if c.router_bias else 1)
-    yield from experts(c.replaced(top_k=computing(c)), use, extra=offsets)
+    yield from experts(c.replaced(top_k=computing(c)), use, function=function, extra=offsets)
     if c.zero_experts:
         yield keeping(linear(use, "zero experts' scores", c.d_model, c.zero_experts), 0)
 
 
 def layer(c: Fields, use: Use) -> Iterator[Part]:
     """Yield one layer; its experts read what the first feed-forward layer reads, and are added at the end."""
-    latent = Latent.of(c)
-    inner = feed_forward(use, c.d_model, c.d_ff, "silu", gated=True)
+    latent, function = Latent.of(c), function_of(c, "silu")
+    inner = feed_forward(use, c.d_model, c.d_ff, function, gated=True)
     for _ in range(2):
         yield from residual(use, "attention", c.d_model, latent_attention(use, latent))
         yield from residual(use, "feed-forward", c.d_model, [inner])
-    yield from mixture(c, use)
+    yield from mixture(c, use, function)
     yield pointwise(use, "residual", "add", c.d_model)
 
 

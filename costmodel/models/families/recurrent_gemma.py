@@ -59,7 +59,7 @@ def recurrent(c: Fields, use: Use) -> Iterator[Part]:
     yield Part.of("recurrence", use.layer("rg-lru"), **use.tokens, hidden=c.width, heads=c.heads)
     if use.decoding:
         yield state(use, "state", c.width)
-    yield gate(use, "output gate", c.width)
+    yield gate(use, "output gate", c.width, function_of(c, "gelu-tanh"))
     yield linear(use, "recurrent output projection", c.width, c.d_model, bias=True)
 
 

@@ -2,92 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 from .chances import expected_distinct
-from .counted import Counted, above_zero, chosen, exp, log2_ceil, maximum, minimum, special, tally, tanh
+from .counted import log2_ceil, tally
 from .exchanges import message
 from .kernels import WIDTH, Expected, Kernel, Number, directed, dot_depth, product, statistic, table
-from .pointwise import (
-    BELOW,
-    CUBIC,
-    DROP,
-    GROWTH,
-    LINE,
-    OF_RESULT,
-    PROGRAMS,
-    ROOT,
-    SLOPE,
-    sigmoid,
-    silu_and_mul_gradient,
-)
+from .pointwise import GATES, OF_RESULT, PROGRAMS, times
 from .rows import row_cost
 
 Sizes = dict[str, int]
-Pair = tuple[Counted, Counted]
 #: Bytes of what is between the products of a mixture's experts, where these have 8 bits.
 HALF = 2
-
-
-# -- gates: gradients of f(a)·b ----------------------------------------------------------------
-
-
-def relu_gate(a: Counted, b: Counted, g: Counted) -> Pair:
-    return (g * b) * above_zero(a), g * maximum(a, 0.0)
-
-
-def tanh_gate(a: Counted, b: Counted, g: Counted) -> Pair:
-    t = tanh(a)
-    return (g * b) * (1 - t * t), g * t
-
-
-def sigmoid_gate(a: Counted, b: Counted, g: Counted) -> Pair:
-    s = sigmoid(a)
-    return (g * b) * (s * (1 - s)), g * s
-
-
-def gelu_gate(a: Counted, b: Counted, g: Counted) -> Pair:
-    u = a * ROOT
-    cumulative = (1 + special(math.erf, u)) * 0.5
-    density = exp(-(u * u)) * (a * (1 / math.sqrt(2 * math.pi)))
-    return (g * b) * (cumulative + density), g * (a * cumulative)
-
-
-def gelu_tanh_gate(a: Counted, b: Counted, g: Counted) -> Pair:
-    cubic = (a * a) * CUBIC
-    t = tanh((1 + cubic) * (a * SLOPE))
-    half = (1 + t) * 0.5
-    inner = cubic * (3 * SLOPE) + SLOPE
-    return (g * b) * (half + (1 - t * t) * ((a * 0.5) * inner)), g * (a * half)
-
-
-def relu2_gate(a: Counted, b: Counted, g: Counted) -> Pair:
-    r = maximum(a, 0.0)
-    return ((g * b) * 2) * r, g * (r * r)
-
-
-def xielu_gate(a: Counted, b: Counted, g: Counted) -> Pair:
-    positive, grown, less = above_zero(a), a * GROWTH, exp(minimum(a, BELOW)) - 1
-    rising = grown + LINE
-    value = chosen(positive, rising * a, (less - a) * DROP + a * LINE)
-    slope = chosen(positive, grown + rising, less * DROP + LINE)
-    return (g * b) * slope, g * value
-
-
-GATES: dict[str, Callable[..., Any]] = {
-    "relu": relu_gate,
-    "tanh": tanh_gate,
-    "sigmoid": sigmoid_gate,
-    "gelu": gelu_gate,
-    "gelu-tanh": gelu_tanh_gate,
-    "silu": silu_and_mul_gradient,
-    "relu2": relu2_gate,
-    "xielu": xielu_gate,
-}
 
 
 # -- one set of weights, or several ------------------------------------------------------------
@@ -139,9 +67,7 @@ def _layer(
     function, gated = o["activation"], o["gated"]
     plain_gradient = OF_RESULT.get(function, plain_gradient)
     every = sets * rows
-    there = (
-        tally(lambda a, b: program(a) * b, 0.7, 0.3) if gated else tally(program, 0.7)  # type: ignore[operator, arg-type]
-    )
+    there = tally(times(program), 0.7, 0.3) if gated else tally(program, 0.7)  # type: ignore[arg-type]
     back = tally(GATES[function], 0.7, 0.3, 0.2) if gated else tally(plain_gradient, 0.7, 0.3)  # type: ignore[arg-type]
     ups = [f] if not gated else ([2 * f] if o["fused"] else [f, f])
     parts = 2 if gated else 1

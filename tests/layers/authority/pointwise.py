@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from .counted import Counted, above_zero, chosen, dot, exp, highest, maximum, minimum, special, tanh, total
 
@@ -88,14 +89,70 @@ def xielu_gradient(x: Counted, g: Counted) -> Counted:
     return g * chosen(above_zero(x), x * (2 * GROWTH) + LINE, below)
 
 
-def silu_and_mul(a: Counted, b: Counted) -> Counted:
-    return silu(a) * b
+# -- gates: gradients of f(a)·b ----------------------------------------------------------------
 
 
-def silu_and_mul_gradient(a: Counted, b: Counted, g: Counted) -> Sequence[Counted]:
+def relu_gate(a: Counted, b: Counted, g: Counted) -> Sequence[Counted]:
+    return (g * b) * above_zero(a), g * maximum(a, 0.0)
+
+
+def tanh_gate(a: Counted, b: Counted, g: Counted) -> Sequence[Counted]:
+    t = tanh(a)
+    return (g * b) * (1 - t * t), g * t
+
+
+def sigmoid_gate(a: Counted, b: Counted, g: Counted) -> Sequence[Counted]:
+    s = sigmoid(a)
+    return (g * b) * (s * (1 - s)), g * s
+
+
+def gelu_gate(a: Counted, b: Counted, g: Counted) -> Sequence[Counted]:
+    u = a * ROOT
+    cumulative = (1 + special(math.erf, u)) * 0.5
+    density = exp(-(u * u)) * (a * (1 / math.sqrt(2 * math.pi)))
+    return (g * b) * (cumulative + density), g * (a * cumulative)
+
+
+def gelu_tanh_gate(a: Counted, b: Counted, g: Counted) -> Sequence[Counted]:
+    cubic = (a * a) * CUBIC
+    t = tanh((1 + cubic) * (a * SLOPE))
+    half = (1 + t) * 0.5
+    inner = cubic * (3 * SLOPE) + SLOPE
+    return (g * b) * (half + (1 - t * t) * ((a * 0.5) * inner)), g * (a * half)
+
+
+def relu2_gate(a: Counted, b: Counted, g: Counted) -> Sequence[Counted]:
+    r = maximum(a, 0.0)
+    return ((g * b) * 2) * r, g * (r * r)
+
+
+def xielu_gate(a: Counted, b: Counted, g: Counted) -> Sequence[Counted]:
+    positive, grown, less = above_zero(a), a * GROWTH, exp(minimum(a, BELOW)) - 1
+    rising = grown + LINE
+    value = chosen(positive, rising * a, (less - a) * DROP + a * LINE)
+    slope = chosen(positive, grown + rising, less * DROP + LINE)
+    return (g * b) * slope, g * value
+
+
+def silu_gate(a: Counted, b: Counted, g: Counted) -> Sequence[Counted]:
     s = sigmoid(a)
     y = a * s
     return (g * b) * (y * (1 - s) + s), g * y
+
+
+GATES: dict[str, Callable[..., Sequence[Counted]]] = {
+    "relu": relu_gate,
+    "tanh": tanh_gate,
+    "sigmoid": sigmoid_gate,
+    "gelu": gelu_gate,
+    "gelu-tanh": gelu_tanh_gate,
+    "silu": silu_gate,
+    "relu2": relu2_gate,
+    "xielu": xielu_gate,
+}
+
+
+# -- other operations --------------------------------------------------------------------------
 
 
 def division_gradient(a: Counted, b: Counted, g: Counted) -> Sequence[Counted]:
@@ -151,8 +208,14 @@ PROGRAMS: dict[str, tuple[int, Callable[..., object], Callable[..., object]]] = 
     "log": (1, log, lambda x, g: g / x),
     "sqrt": (1, root, lambda x, g: (g * 0.5) / root(x)),
     "copy": (1, lambda a: a, lambda g: (g,)),
-    "silu-and-mul": (2, silu_and_mul, silu_and_mul_gradient),
 }
+
+
+def times(function: Callable[..., Any]) -> Callable[[Counted, Counted], Counted]:
+    return lambda a, b: function(a) * b
+
+
+PROGRAMS |= {f"{name}-and-mul": (2, times(PROGRAMS[name][1]), gradient) for name, gradient in GATES.items()}
 #: Gradients computed from the result y instead of from x: torch's autograd keeps y.
 OF_RESULT: dict[str, Callable[[Counted, Counted], Counted]] = {
     "relu": lambda y, g: g * above_zero(y),
