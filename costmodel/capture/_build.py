@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from graphlib import TopologicalSorter
 from typing import Any
 
 import sympy as sp
@@ -197,8 +198,9 @@ def _inlined(trace: Trace, calls: Sequence[Call]) -> set[int]:
 def _longest(kernels: Sequence[Unit]) -> int:
     """Return the number of kernels on the longest chain of dependent kernels."""
     length: dict[Unit, int] = {}
-    for unit in kernels:
-        length[unit] = 1 + max((length.get(before, 0) for before in unit.needs), default=0)
+    # A kernel into which an earlier one was merged may stand behind those that wait for it.
+    for unit in TopologicalSorter({unit: unit.needs for unit in kernels}).static_order():
+        length[unit] = 1 + max((length[before] for before in unit.needs), default=0)
     return max(length.values(), default=1)
 
 

@@ -7,7 +7,7 @@ produced one of its operands, and also merges that kernel with the others that d
 - both pass over the same number of elements; or the operation passes over as many as a row reduction in
   that kernel has left; or that kernel is pointwise only, and smaller (a broadcast, which is recomputed in
   place);
-- no other kernel lies between them;
+- no other operand comes from a kernel that has to wait for that kernel;
 - the operation does not read a sum over columns from that kernel, which is ready only at its end.
 
 Generated values (zeros, a range of positions) are computed where they are read, unless a product
@@ -34,7 +34,7 @@ FUSION = ("eager", "flash", "compile")
 class Unit:
     """A kernel: a product, or memory-bound operations that run as one."""
 
-    place: int
+    place: int  # of its first operation
     calls: list[Call]
     parts: list[CapturedPart] = field(default_factory=list)
     members: list[Memory] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Unit:
 def units(
     calls: Iterable[tuple[Call, list[CapturedPart], Memory | None]], *, fuse: bool, example: Example
 ) -> list[Unit]:
-    """Return the kernels that run, in order.
+    """Return the kernels that run, in the order in which they were begun.
 
     Parameters
     ----------
@@ -78,18 +78,17 @@ def units(
     found: list[Unit] = []
     maker: dict[int, Unit] = {}
     for call, parts, what in calls:
-        makers = {maker[o.storage] for o in (*call.operands, *call.mutated) if o.storage in maker}
-        homes = _homes(what, makers, maker, example) if fuse and what is not None else []
-        if not homes:
-            homes = [Unit(len(found), [], parts)]
-            found += homes
-        home = homes[0]
+        makers = {maker[o.storage] for o in call.operands if o.storage in maker}
+        homes = _homes(what, makers, example) if fuse and what is not None else []
+        if homes:
+            home = homes[0]
+        else:
+            home = Unit(call.place, [], parts)
+            found.append(home)
         for other in homes[1:]:
-            if not _apart(home, other):
-                _merge(home, other, found, maker)
-                makers.discard(other)
+            _merge(home, other, found, maker)
         home.calls.append(call)
-        home.needs |= makers - {home}
+        home.needs |= makers.difference(homes)
         if what is not None:
             _join(home, what)
         for operand in call.written:
@@ -97,22 +96,15 @@ def units(
     return found
 
 
-def _apart(one: Unit, other: Unit) -> bool:
-    """Return whether a kernel lies between two others, so that they cannot run as one."""
-    return any(between.after(other) for between in one.needs - {other}) or any(
-        between.after(one) for between in other.needs - {one}
-    )
-
-
 def _merge(home: Unit, other: Unit, found: list[Unit], maker: dict[int, Unit]) -> None:
-    """Merge another kernel into a kernel."""
-    home.calls = sorted([*home.calls, *other.calls], key=lambda call: call.place)
+    """Merge another kernel into a kernel; neither waits for the other."""
+    home.calls += other.calls
     home.members = sorted([*home.members, *other.members], key=lambda one: one.call.place)
     home.tables |= other.tables
     home.late |= other.late
-    home.needs = (home.needs | other.needs) - {home, other}
+    home.needs |= other.needs
     for unit in found:
-        if other in unit.needs and unit is not home:
+        if other in unit.needs:
             unit.needs = (unit.needs - {other}) | {home}
     for storage in [s for s, unit in maker.items() if unit is other]:
         maker[storage] = home
@@ -127,25 +119,25 @@ def _join(unit: Unit, what: Memory) -> None:
             unit.tables.add(what.reduced.numel)
         else:
             unit.late.add(what.reduced.storage)
-    if what.kind == "rows" and len(what.call.outputs) > 1 and what.call.backward:
+    if what.call.op.endswith("_norm_backward"):
         unit.late |= {operand.storage for operand in what.call.outputs[1:]}  # gradients of gain and offset
 
 
-def _homes(what: Memory, makers: set[Unit], maker: dict[int, Unit], example: Example) -> list[Unit]:
-    """Return the kernels that an operation may join, the latest first."""
+def _homes(what: Memory, makers: set[Unit], example: Example) -> list[Unit]:
+    """Return the kernels that an operation may join, the latest first; none waits for another."""
     if what.kind == "scatter":
         return []  # adds at positions given by indices
     found = []
     for unit in sorted(makers, key=lambda unit: -unit.place):
-        if not unit.members or any(one.kind == "scatter" for one in unit.members):
-            continue
+        if all(one.kind == "scatter" for one in unit.members):
+            continue  # a product, or a scatter
         numel = what.table.numel
         smaller = unit.pointwise and all(
             size_of(table, example) <= size_of(numel, example) for table in unit.tables
         )
-        from_late = any(o.storage in unit.late and maker[o.storage] is unit for o in what.call.operands)
-        between = any(other is not unit and other not in found and other.after(unit) for other in makers)
-        if (numel in unit.tables or smaller) and not from_late and not between:
+        from_late = any(operand.storage in unit.late for operand in what.call.operands)
+        waited_for = any(other.after(unit) for other in makers)
+        if (numel in unit.tables or smaller) and not from_late and not waited_for:
             found.append(unit)
     return found
 
