@@ -23,7 +23,17 @@ from costmodel.validation.chains import Chain
 from costmodel.validation.log_fit import defaults, least_log_error
 
 #: Kernel models that are fitted here.
-MODELS = ("cpu_gemm", "cpu_attention", "cpu_decode", "cpu_recurrence", "cpu_scan", "cpu_stream")
+MODELS = (
+    "cpu_attention",
+    "cpu_conv",
+    "cpu_decode",
+    "cpu_delta",
+    "cpu_gemm",
+    "cpu_recurrence",
+    "cpu_scan",
+    "cpu_state_update",
+    "cpu_stream",
+)
 #: Constants known from the library: elements of a chunk, where ATen does not use the default
 #: (``UnaryOpsKernel.cpp``, ``Activation.cpp``).
 GIVEN = {"tanh": {"grain": 2048.0}, "gelu": {"grain": 16384.0}}

@@ -248,6 +248,8 @@ def test_every_measured_operation_has_a_fit():
         "attention_prefill",
         "attention_decode",
         "gdn_chunk_prefill",
+        "gdn_recurrent_decode",
+        "causal_conv1d_decode",
         "lstm",
     ):
         for device in (gpu, DEVICE):
