@@ -15,7 +15,7 @@ from costmodel.capture._fuse import Unit, traffic, units
 from costmodel.capture._model import CapturedModel, Unmapped, same
 from costmodel.capture._parts import SOLID, CapturedPart, name_of, size_of
 from costmodel.capture._passes import ROWS, Memory, memory, pass_of
-from costmodel.capture._records import FORMATS, Call, Operand, Trace
+from costmodel.capture._records import FORMATS, Call, Operand, Trace, union
 from costmodel.cost import ONE
 from costmodel.errors import CostmodelError
 from costmodel.layers.optimizer_step import OptimizerStep
@@ -163,7 +163,7 @@ def _memory_part(
     if fuse:
         reads, writes = traffic(unit, _outside(unit, trace, everything), inlined)
     else:
-        reads, writes = sp.Add(*one.reads.values()), sp.Add(*one.writes.values())
+        reads, writes = (sp.Add(*union(moved.items()).values()) for moved in (one.reads, one.writes))
     return pass_of(title, path, unit.members, reads, writes, trace.example)
 
 

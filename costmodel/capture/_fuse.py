@@ -25,7 +25,7 @@ import sympy as sp
 
 from costmodel.capture._parts import CapturedPart, Example, size_of
 from costmodel.capture._passes import Memory
-from costmodel.capture._records import Call
+from costmodel.capture._records import Call, Piece, union
 
 FUSION = ("eager", "flash", "compile")
 
@@ -155,18 +155,10 @@ def traffic(unit: Unit, outside: set[int], inlined: set[int]) -> tuple[sp.Expr, 
         Storages whose values are generated where they are read.
     """
     made: set[int] = set()
-    reads: dict[int, list[sp.Expr]] = {}
-    writes: dict[int, list[sp.Expr]] = {}
+    reads: list[tuple[Piece, sp.Expr]] = []
+    writes: list[tuple[Piece, sp.Expr]] = []
     for one in unit.members:
-        for storage, count in one.reads.items():
-            if storage not in made and storage not in inlined:
-                reads.setdefault(storage, []).append(count)
-        for storage, count in one.writes.items():
-            made.add(storage)
-            if storage in outside:
-                writes.setdefault(storage, []).append(count)
-    return _once(reads), _once(writes)
-
-
-def _once(counts: dict[int, list[sp.Expr]]) -> sp.Expr:
-    return sp.Add(*(sp.Max(*dict.fromkeys(several)) for several in counts.values()))
+        reads += [item for item in one.reads.items() if item[0].storage not in made | inlined]
+        made |= {piece.storage for piece in one.writes}
+        writes += [item for item in one.writes.items() if item[0].storage in outside]
+    return sp.Add(*union(reads).values()), sp.Add(*union(writes).values())

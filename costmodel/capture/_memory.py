@@ -8,7 +8,7 @@ import sympy as sp
 
 from costmodel.capture import _ops
 from costmodel.capture._parts import recurrent_part, size_of
-from costmodel.capture._records import Call, Operand, Trace
+from costmodel.capture._records import Call, Operand, Piece, Trace, leaves, union
 from costmodel.cost import ZERO
 
 
@@ -65,15 +65,16 @@ def read_whole(trace: Trace, operands: Iterable[Operand]) -> dict[int, sp.Expr]:
     A table from which some rows are gathered counts nothing: which rows, and how many, depends on the data.
     """
     wanted = {operand.storage for operand in operands}
-    found: dict[int, Operand] = {}
+    found: dict[Piece, Operand] = {}
     for call in trace.calls:
         if call.backward:
             continue
         known = _ops.kind(call)
-        for operand in call.operands:
+        for operand in leaves((call.args, tuple(call.kwargs.values()))):
             if operand.storage not in wanted or (known == "gather" and operand is call.args[0]):
                 continue
-            best = found.setdefault(operand.storage, operand)
+            best = found.setdefault(operand.piece, operand)
             if size_of(operand.bytes, trace.example) > size_of(best.bytes, trace.example):
-                found[operand.storage] = operand
-    return {storage: trace.settle(operand.bytes) for storage, operand in found.items()}
+                found[operand.piece] = operand
+    whole = union((piece, operand.bytes) for piece, operand in found.items())
+    return {storage: trace.settle(count) for storage, count in whole.items()}

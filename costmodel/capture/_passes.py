@@ -10,7 +10,7 @@ import sympy as sp
 from costmodel.capture import _ops
 from costmodel.capture._layers import Pass
 from costmodel.capture._parts import CapturedPart, Example, format_of, size_of
-from costmodel.capture._records import WIDTHS, Call, Operand
+from costmodel.capture._records import WIDTHS, Call, Operand, Piece
 from costmodel.cost import ONE, ZERO
 from costmodel.layers import Layer
 from costmodel.layers.pointwise import Norm, Softmax
@@ -29,8 +29,8 @@ class Memory:
         Its kind, see `_ops.kind`.
     table : Operand
         The largest of its operands and results, over which it passes.
-    reads, writes : mapping of int to Expr
-        Bytes read and written, by storage.
+    reads, writes : mapping of Piece to Expr
+        Bytes read and written, by part of a storage.
     vector, special : Expr
         Arithmetic [FLOP].
     pattern : str
@@ -44,8 +44,8 @@ class Memory:
     call: Call
     kind: str
     table: Operand
-    reads: Mapping[int, sp.Expr]
-    writes: Mapping[int, sp.Expr]
+    reads: Mapping[Piece, sp.Expr]
+    writes: Mapping[Piece, sp.Expr]
     vector: sp.Expr = ZERO
     special: sp.Expr = ZERO
     pattern: str = "elementwise"
@@ -87,36 +87,36 @@ def memory(call: Call, example: Example) -> Memory:
     )
 
 
-def _traffic(call: Call, known: str) -> tuple[dict[int, sp.Expr], dict[int, sp.Expr]]:
-    """Return the bytes read and written, by storage."""
-    writes = {operand.storage: operand.bytes for operand in call.written}
+def _traffic(call: Call, known: str) -> tuple[dict[Piece, sp.Expr], dict[Piece, sp.Expr]]:
+    """Return the bytes read and written, by part of a storage."""
+    writes = {operand.piece: operand.bytes for operand in call.written}
     if known == "creation":
         return {}, writes
-    reads = {operand.storage: operand.bytes for operand in call.operands}
+    reads = call.pieces
     if call.op == "copy":
-        reads.pop(call.args[0].storage, None)
+        reads.pop(call.args[0].piece, None)
     first = call.args[0] if call.args and isinstance(call.args[0], Operand) else None
     if known == "gather" and first is not None:
         taken = call.args[1] if call.op == "nll_loss_forward" else call.outputs[0]
-        reads[first.storage] = taken.numel * WIDTHS[first.dtype]
+        reads[first.piece] = taken.numel * WIDTHS[first.dtype]
     if known == "scatter":
         _scatter(call, reads, writes)
     return reads, writes
 
 
-def _scatter(call: Call, reads: dict[int, sp.Expr], writes: dict[int, sp.Expr]) -> None:
+def _scatter(call: Call, reads: dict[Piece, sp.Expr], writes: dict[Piece, sp.Expr]) -> None:
     """Update the traffic of a scatter: target elements are read and written; a new target is first filled."""
     if call.op == "nll_loss_backward":  # (gradient, input, target, …): the input is not looked at
-        reads.pop(call.args[1].storage, None)
+        reads.pop(call.args[1].piece, None)
         return
     target = call.mutated[0] if call.mutated else call.outputs[0]
     sources = [o for o in call.operands if o.is_float and o.storage != target.storage]
     touched = sources[-1].bytes if sources else ZERO
     if call.mutated:
-        reads[target.storage] = touched
-        writes[target.storage] = touched
+        reads[target.piece] = touched
+        writes[target.piece] = touched
     else:
-        writes[target.storage] = target.bytes + touched
+        writes[target.piece] = target.bytes + touched
 
 
 def _reduces_rows(call: Call) -> bool:
@@ -159,7 +159,7 @@ ROWS: Mapping[str, tuple[str, Callable[[Call], tuple[Layer, sp.Expr, Operand]]]]
 }
 
 
-def _rows(call: Call, reads: Mapping[int, sp.Expr], writes: Mapping[int, sp.Expr]) -> Memory:
+def _rows(call: Call, reads: Mapping[Piece, sp.Expr], writes: Mapping[Piece, sp.Expr]) -> Memory:
     """Return an operation that is a layer: softmax, a norm, or the gradient of one."""
     pattern, read = ROWS[call.op]
     layer, cols, x = read(call)
@@ -216,5 +216,5 @@ def _measured(group: list[Memory], pattern: str) -> str:
         return {"softmax": "softmax", "norm": "layernorm", "rmsnorm": "rmsnorm"}[pattern]
     if len(group) == 1 and group[0].call.op in _ops.MEASURED:
         return _ops.MEASURED[group[0].call.op]
-    operands = {storage for one in group for storage in one.reads}
+    operands = {piece for one in group for piece in one.reads}
     return "elementwise_add" if len(operands) > 1 else "elementwise_mul_scalar"

@@ -38,7 +38,15 @@ class Recorder:
         steps = zip(shape, tensor.stride(), strict=True)
         distinct = [size for size, step in steps if not (isinstance(step, int) and step == 0)]
         dtype = "bool" if storage._cdata in self._masks else str(tensor.dtype).removeprefix("torch.")
-        return Operand(storage._cdata, shape, sp.Mul(*distinct), dtype)
+        held = tensor.numel() if dtype == "bool" else storage.nbytes()
+        return Operand(
+            storage._cdata,
+            shape,
+            sp.Mul(*distinct),
+            dtype,
+            start=sp.expand(self.translation.of(tensor.storage_offset())),
+            held=sp.expand(self.translation.of(held)),
+        )
 
     def _shape(self, tensor: Any) -> str:
         return " × ".join(str(self.translation.of(size)) for size in tensor.shape)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import sympy as sp
 
@@ -28,6 +28,24 @@ WIDTHS: Mapping[str, int] = {
 }
 
 
+class Piece(NamedTuple):
+    """A part of a storage, from some element on: what a view reads.
+
+    Attributes
+    ----------
+    storage : int
+        Identifier of the memory.
+    start : Expr
+        Place of the view's first element in it.
+    held : Expr
+        Size of the whole storage [bytes].
+    """
+
+    storage: int
+    start: sp.Expr
+    held: sp.Expr
+
+
 @dataclass(frozen=True)
 class Operand:
     """A tensor that an operation reads or writes.
@@ -42,12 +60,23 @@ class Operand:
         Number of distinct elements: an expanded dimension counts once.
     dtype : str
         torch's name of its format.
+    start : Expr
+        Place of its first element in its memory.
+    held : Expr
+        Size of that memory [bytes].
     """
 
     storage: int
     shape: tuple[sp.Expr, ...]
     elements: sp.Expr
     dtype: str
+    start: sp.Expr
+    held: sp.Expr
+
+    @property
+    def piece(self) -> Piece:
+        """The part of its memory that it is."""
+        return Piece(self.storage, self.start, self.held)
 
     @property
     def numel(self) -> sp.Expr:
@@ -112,6 +141,12 @@ class Call:
         return distinct(leaves((self.args, tuple(self.kwargs.values()))))
 
     @property
+    def pieces(self) -> dict[Piece, sp.Expr]:
+        """What its arguments read, each part of a storage once [bytes]."""
+        tensors = leaves((self.args, tuple(self.kwargs.values())))
+        return {operand.piece: operand.bytes for operand in reversed([*tensors])}
+
+    @property
     def written(self) -> tuple[Operand, ...]:
         """All tensors that it writes; of several views of one storage, the first."""
         return distinct(iter((*self.mutated, *self.outputs)))
@@ -123,6 +158,25 @@ def distinct(operands: Iterator[Operand]) -> tuple[Operand, ...]:
     for operand in operands:
         found.setdefault(operand.storage, operand)
     return tuple(found.values())
+
+
+def union(counts: Iterable[tuple[Piece, sp.Expr]]) -> dict[int, sp.Expr]:
+    """Return the bytes of views together, by storage.
+
+    Views from the same element on are parts of the largest. Others are taken not to overlap, as the two
+    halves of a table, but not to be more than the storage.
+    """
+    found: dict[int, dict[Piece, list[sp.Expr]]] = {}
+    for piece, count in counts:
+        found.setdefault(piece.storage, {}).setdefault(piece, []).append(count)
+    return {storage: _together(parts) for storage, parts in found.items()}
+
+
+def _together(parts: Mapping[Piece, list[sp.Expr]]) -> sp.Expr:
+    largest = [sp.Max(*dict.fromkeys(several)) for several in parts.values()]
+    if len(largest) == 1:
+        return largest[0]
+    return sp.Min(sp.expand(sp.Add(*largest)), next(iter(parts)).held)
 
 
 def leaves(tree: Any) -> Iterator[Operand]:

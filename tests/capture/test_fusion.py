@@ -197,6 +197,25 @@ def test_a_table_of_which_a_slice_is_read_too_is_read_once():
     assert (one.read, one.write) == (ARRAY, ARRAY)
 
 
+def test_both_halves_of_a_table_are_read():
+    """A gated activation on one product's result, as models with one matrix for gate and values have it."""
+    (one,) = captured(lambda x: F.silu(x[:, :, :8]) * x[:, :, 8:]).phases()
+    assert (one.read, one.write) == (ARRAY, ARRAY / 2)
+
+
+def test_views_that_overlap_are_no_more_than_the_table():
+    (one,) = captured(lambda x: x[:, 1:] - x[:, :-1]).phases()
+    assert one.read.subs({B: 3, N: 6}) == ARRAY.subs({B: 3, N: 6})
+
+
+@pytest.mark.parametrize("fusion", ["eager", "compile"])
+def test_parts_of_an_input_count_as_inputs(fusion):
+    layer = from_torch(
+        module_of(lambda x: F.silu(x[:, :, :8]) * x[:, :, 8:]), rows(3, 6), dims=BATCH_FIRST, fusion=fusion
+    )
+    assert layer.tensors().inputs == ARRAY
+
+
 def test_nothing_joins_a_scatter():
     def added(x, target):
         index = torch.tensor([0, 1, 2, 3, 4, 5])
