@@ -158,7 +158,8 @@ def traffic(unit: Unit, outside: set[int], inlined: set[int]) -> tuple[sp.Expr, 
     reads: list[tuple[Piece, sp.Expr]] = []
     writes: list[tuple[Piece, sp.Expr]] = []
     for one in unit.members:
-        reads += [item for item in one.reads.items() if item[0].storage not in made | inlined]
+        within = made | inlined
+        reads += [item for item in one.reads.items() if item[0].storage not in within]
         made |= {piece.storage for piece in one.writes}
         writes += [item for item in one.writes.items() if item[0].storage in outside]
     return sp.Add(*union(reads).values()), sp.Add(*union(writes).values())

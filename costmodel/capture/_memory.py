@@ -8,7 +8,7 @@ import sympy as sp
 
 from costmodel.capture import _ops
 from costmodel.capture._parts import recurrent_part, size_of
-from costmodel.capture._records import Call, Operand, Piece, Trace, leaves, union
+from costmodel.capture._records import Call, Operand, Piece, Trace, union
 from costmodel.cost import ZERO
 
 
@@ -70,7 +70,7 @@ def read_whole(trace: Trace, operands: Iterable[Operand]) -> dict[int, sp.Expr]:
         if call.backward:
             continue
         known = _ops.kind(call)
-        for operand in leaves((call.args, tuple(call.kwargs.values()))):
+        for operand in call.tensors:
             if operand.storage not in wanted or (known == "gather" and operand is call.args[0]):
                 continue
             best = found.setdefault(operand.piece, operand)

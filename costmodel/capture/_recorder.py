@@ -12,7 +12,7 @@ from typing import Any
 import sympy as sp
 
 from costmodel.capture._data import answer
-from costmodel.capture._records import Call, Operand, Trace, leaves
+from costmodel.capture._records import WIDTHS, Call, Operand, Trace, leaves
 from costmodel.capture._sizes import Translation
 
 
@@ -38,14 +38,14 @@ class Recorder:
         steps = zip(shape, tensor.stride(), strict=True)
         distinct = [size for size, step in steps if not (isinstance(step, int) and step == 0)]
         dtype = "bool" if storage._cdata in self._masks else str(tensor.dtype).removeprefix("torch.")
-        held = tensor.numel() if dtype == "bool" else storage.nbytes()
         return Operand(
             storage._cdata,
             shape,
             sp.Mul(*distinct),
             dtype,
             start=sp.expand(self.translation.of(tensor.storage_offset())),
-            held=sp.expand(self.translation.of(held)),
+            # A mask has a byte for each element, whatever the format of its random numbers.
+            held=sp.expand(self.translation.of(storage.nbytes()) * WIDTHS[dtype] / tensor.element_size()),
         )
 
     def _shape(self, tensor: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import sympy as sp
 
@@ -28,7 +28,8 @@ WIDTHS: Mapping[str, int] = {
 }
 
 
-class Piece(NamedTuple):
+@dataclass(frozen=True)
+class Piece:
     """A part of a storage, from some element on: what a view reads.
 
     Attributes
@@ -43,7 +44,7 @@ class Piece(NamedTuple):
 
     storage: int
     start: sp.Expr
-    held: sp.Expr
+    held: sp.Expr = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -136,23 +137,27 @@ class Call:
     place: int = 0
 
     @property
+    def tensors(self) -> tuple[Operand, ...]:
+        """All tensors among its arguments."""
+        return tuple(leaves((self.args, tuple(self.kwargs.values()))))
+
+    @property
     def operands(self) -> tuple[Operand, ...]:
         """All tensors among its arguments; of several views of one storage, the first."""
-        return distinct(leaves((self.args, tuple(self.kwargs.values()))))
+        return distinct(self.tensors)
 
     @property
     def pieces(self) -> dict[Piece, sp.Expr]:
         """What its arguments read, each part of a storage once [bytes]."""
-        tensors = leaves((self.args, tuple(self.kwargs.values())))
-        return {operand.piece: operand.bytes for operand in reversed([*tensors])}
+        return {operand.piece: operand.bytes for operand in reversed(self.tensors)}
 
     @property
     def written(self) -> tuple[Operand, ...]:
         """All tensors that it writes; of several views of one storage, the first."""
-        return distinct(iter((*self.mutated, *self.outputs)))
+        return distinct((*self.mutated, *self.outputs))
 
 
-def distinct(operands: Iterator[Operand]) -> tuple[Operand, ...]:
+def distinct(operands: Iterable[Operand]) -> tuple[Operand, ...]:
     """Return operands with distinct storages; of several views of one storage, the first."""
     found: dict[int, Operand] = {}
     for operand in operands:

@@ -203,6 +203,18 @@ def test_both_halves_of_a_table_are_read():
     assert (one.read, one.write) == (ARRAY, ARRAY / 2)
 
 
+def test_both_halves_of_a_mask_are_read():
+    """A byte for each element."""
+
+    def both(x):
+        mask = x > 0
+        return mask[:, :, :8] & mask[:, :, 8:]
+
+    layer = from_torch(module_of(both), rows(3, 6), dims=BATCH_FIRST, fusion="eager")
+    compared, joined = layer.phases()
+    assert (compared.write, joined.read, joined.write) == (ARRAY / 4, ARRAY / 4, ARRAY / 8)
+
+
 def test_views_that_overlap_are_no_more_than_the_table():
     (one,) = captured(lambda x: x[:, 1:] - x[:, :-1]).phases()
     assert one.read.subs({B: 3, N: 6}) == ARRAY.subs({B: 3, N: 6})
