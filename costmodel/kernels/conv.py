@@ -18,7 +18,7 @@ from costmodel import dtypes
 from costmodel.hardware import Device
 from costmodel.kernels import _replay as replay
 from costmodel.kernels._cache import warm_seconds
-from costmodel.kernels.base import Constant, Estimate, as_rows, filled
+from costmodel.kernels.base import Array, Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
     "start_cycles": Constant(4000.0, 1000.0, 20000.0, "cycles", "start and end of an empty kernel"),
@@ -42,6 +42,15 @@ HARNESS = tuple(replay.CONSTANTS)
 
 #: Tokens that one block processes one after the other (``BLOCK_M`` of the Triton kernel in vLLM and SGLang).
 _BLOCK = 8.0
+
+
+def moved(
+    batch: Array, seq: Array, channels: Array, width: Array, dtype: str, decode: bool
+) -> tuple[Array, Array]:
+    """Return the distinct bytes of a call, with its window in decoding, and the bytes of that window [B]."""
+    size = dtypes.dtype(dtype).bytes
+    window = size * batch * channels * (width - 1) * (1.0 if decode else 0.0)
+    return size * (2 * batch * seq * channels + channels * width) + window, window
 
 
 def seconds(
@@ -73,12 +82,9 @@ def seconds(
         written at the end of a prefill.
     """
     c = filled(CONSTANTS, constants)
-    size = dtypes.dtype(dtype).bytes
     batch, seq, channels, width = as_rows(batch, seq, channels, width)
-    elements = batch * seq * channels
-    state = batch * channels * (width - 1) * (1.0 if decode else 0.0)
-    distinct = size * (2 * elements + state + channels * width)
-    traffic = distinct + size * state
+    distinct, window = moved(batch, seq, channels, width, dtype, decode)
+    traffic = distinct + window
     cycle = 1 / device.clock_hz
     bandwidth = min(device.hbm_bandwidth * c["bandwidth_share"], device.units * c["unit_bytes"] / cycle)
     cached = device.units * c["cache_bytes"] / cycle
@@ -95,6 +101,6 @@ def seconds(
         "hbm": memory,
         "l2": cache,
         "depth": depth,
-        "launch": np.full_like(elements, start),
+        "launch": np.full_like(distinct, start),
     }
     return replay.shown(device, c, total, terms, replay.SCANS)

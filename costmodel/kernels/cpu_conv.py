@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from numpy.typing import ArrayLike
 
-from costmodel import dtypes
 from costmodel.hardware import Device
 from costmodel.kernels import cpu_scan
 from costmodel.kernels.base import Estimate, as_arrays
+from costmodel.kernels.conv import moved
 from costmodel.kernels.cpu_scan import CONSTANTS, HARNESS
 
 __all__ = ["CONSTANTS", "HARNESS", "seconds"]
@@ -31,13 +31,13 @@ def seconds(
     No chain limits it: tokens of a sequence are independent of each other.
     """
     batch, seq, channels, width = as_arrays(batch, seq, channels, width)
-    window = batch * channels * (width - 1) if decode else 0.0
+    distinct, window = moved(batch, seq, channels, width, dtype, decode)
     return cpu_scan.seconds(
         device,
         constants,
         chains=1.0,
         steps=0.0,
-        traffic=dtypes.dtype(dtype).bytes * (2 * batch * seq * channels + 2 * window + channels * width),
+        traffic=distinct + window,
         vector_flops=2 * batch * seq * channels * width,
         dtype=dtype,
     )

@@ -7,16 +7,13 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike
 
-from costmodel import dtypes
 from costmodel.hardware import Device
 from costmodel.kernels import cpu_scan
 from costmodel.kernels.base import Estimate, as_arrays
 from costmodel.kernels.cpu_scan import CONSTANTS, HARNESS
+from costmodel.kernels.delta import CHUNK, moved
 
 __all__ = ["CONSTANTS", "HARNESS", "seconds"]
-
-#: Tokens of a chunk, as in GPU kernels; size of an element of the state [B].
-_CHUNK, _STATE_BYTES = 64.0, 4.0
 
 
 def seconds(
@@ -36,16 +33,15 @@ def seconds(
     value_dim = head_dim if value_dim is None else value_dim
     sizes = as_arrays(batch, seq, heads, value_heads, head_dim, value_dim)
     batch, seq, heads, value_heads, head_dim, value_dim = sizes
-    width = dtypes.dtype(dtype).bytes
-    states = batch * value_heads * head_dim * value_dim * _STATE_BYTES
+    keys, values, states = moved(dtype, *sizes)
     # QKᵀ, KKᵀ and W: C × C × d; U and A·V: C × C × d_v; W·S, Q·S and the state's update: C × d × d_v.
-    pair, state = _CHUNK * (3 * head_dim + 2 * value_dim), 3 * head_dim * value_dim
+    pair, state = CHUNK * (3 * head_dim + 2 * value_dim), 3 * head_dim * value_dim
     return cpu_scan.seconds(
         device,
         constants,
         chains=batch * value_heads,
-        steps=np.ceil(seq / _CHUNK),
-        traffic=2 * batch * seq * (heads * head_dim + value_heads * value_dim) * width + states,
+        steps=np.ceil(seq / CHUNK),
+        traffic=keys + values + states,
         matrix_flops=2 * batch * value_heads * seq * (pair + state),
         dtype=dtype,
         blocks=True,

@@ -70,10 +70,19 @@ HARNESS = tuple(replay.CONSTANTS)
 KERNELS = ("fused", "chunked")
 
 #: Tokens of a chunk in all kernels; size of an element of the fp32 state [B].
-_CHUNK, _STATE_BYTES = 64.0, 4.0
+CHUNK, STATE_BYTES = 64.0, 4.0
 #: Sharpness of the cache's transition: low, as the chunked kernels' reuse distances range from one
 #: intermediate tensor to all of them.
 _REUSE_ORDER = 1.5
+
+
+def moved(
+    dtype: str, batch: Array, seq: Array, heads: Array, value_heads: Array, head_dim: Array, value_dim: Array
+) -> tuple[Array, Array, Array]:
+    """Return the sizes of q and k together, of v and o together, and of the states [B]."""
+    rows = 2 * batch * seq * dtypes.dtype(dtype).bytes
+    states = batch * value_heads * head_dim * value_dim * STATE_BYTES
+    return rows * heads * head_dim, rows * value_heads * value_dim, states
 
 
 def seconds(
@@ -120,20 +129,19 @@ def seconds(
     sizes = as_rows(batch, seq, heads, value_heads, head_dim, value_dim)
     batch, seq, heads, value_heads, head_dim, value_dim = sizes
     width = dtypes.dtype(dtype).bytes
-    states = batch * value_heads * head_dim * value_dim * _STATE_BYTES
-    values = batch * seq * value_heads * value_dim * width
-    compulsory = 2 * values + 2 * batch * seq * heads * head_dim * width + 2 * states
+    keys, values, states = moved(dtype, *sizes)
+    compulsory = keys + values + 2 * states
     bandwidth = device.hbm_bandwidth * c["bandwidth_share"]
     cached = device.units * device.clock_hz * c["cache_bytes"]
     capacity = c["cache_share"] * device.llc_distinct
     cycle = 1 / device.clock_hz
     launch = np.full_like(states, c["start_cycles"] * cycle)
 
-    chunks = np.ceil(seq / _CHUNK)
+    chunks = np.ceil(seq / CHUNK)
     blocks = batch * value_heads / device.units
-    flops = batch * seq * value_heads * (_CHUNK * (6 * head_dim + 4 * value_dim) + 6 * head_dim * value_dim)
+    flops = batch * seq * value_heads * (CHUNK * (6 * head_dim + 4 * value_dim) + 6 * head_dim * value_dim)
     matrix = flops / device.product_peak(dtype)
-    solve = c["token_cycles"] * cycle * np.minimum(seq, _CHUNK)
+    solve = c["token_cycles"] * cycle * np.minimum(seq, CHUNK)
     walk = (c["block_cycles"] + chunks * c["chunk_cycles"]) * cycle
     if kernel == "fused":
         waves = np.ceil(blocks)
@@ -141,8 +149,8 @@ def seconds(
     else:
         waves = np.maximum(1.0, c["head_units"] * blocks)
         matrix = np.maximum(matrix, chunks * blocks * c["part_cycles"] * cycle)
-        traffic = compulsory + c["extra_passes"] * values + 2 * chunks * states * width / _STATE_BYTES
-        missed = misses(4 * values + states, capacity, _REUSE_ORDER)
+        traffic = compulsory + c["extra_passes"] * values / 2 + 2 * chunks * states * width / STATE_BYTES
+        missed = misses(2 * values + states, capacity, _REUSE_ORDER)
         hbm = traffic * np.maximum(missed / bandwidth, 1 / cached)
     chain = waves * walk + np.minimum(blocks, 1.0) * device.units * c["stagger_cycles"] * cycle
     work = joined(c["overlap"], chain, hbm, matrix)

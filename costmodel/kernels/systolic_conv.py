@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from numpy.typing import ArrayLike
 
-from costmodel import dtypes
 from costmodel.hardware import Device
 from costmodel.kernels._systolic import CONSTANTS, roofline
 from costmodel.kernels.base import Estimate, as_arrays
+from costmodel.kernels.conv import moved
 
 __all__ = ["CONSTANTS", "seconds"]
 
@@ -27,7 +27,6 @@ def seconds(
 ) -> Estimate:
     """Return the time of one causal convolution; see ``costmodel.kernels.conv``."""
     batch, seq, channels, width = as_arrays(batch, seq, channels, width)
-    state = batch * channels * (width - 1) if decode else 0.0
-    traffic = dtypes.dtype(dtype).bytes * (2 * batch * seq * channels + 2 * state + channels * width)
+    distinct, window = moved(batch, seq, channels, width, dtype, decode)
     arithmetic = 2 * batch * seq * channels * width
-    return roofline(device, constants, "fp32", arithmetic, traffic, engine="vector")
+    return roofline(device, constants, "fp32", arithmetic, distinct + window, engine="vector")

@@ -7,15 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike
 
-from costmodel import dtypes
 from costmodel.hardware import Device
 from costmodel.kernels._systolic import CONSTANTS, in_turn, padded, roofline
 from costmodel.kernels.base import Estimate, as_arrays
+from costmodel.kernels.delta import CHUNK, moved
 
 __all__ = ["CONSTANTS", "seconds"]
-
-#: Tokens of a chunk, as in GPU kernels; size of an element of the state [B].
-_CHUNK, _STATE_BYTES = 64.0, 4.0
 
 
 def seconds(
@@ -39,12 +36,11 @@ def seconds(
     value_dim = head_dim if value_dim is None else value_dim
     sizes = as_arrays(batch, seq, heads, value_heads, head_dim, value_dim)
     batch, seq, heads, value_heads, head_dim, value_dim = sizes
-    width = dtypes.dtype(dtype).bytes
-    states = batch * value_heads * head_dim * value_dim * _STATE_BYTES
-    traffic = 2 * batch * seq * (heads * head_dim + value_heads * value_dim) * width + states
-    chunks = np.ceil(seq / _CHUNK)
+    keys, values, states = moved(dtype, *sizes)
+    traffic = keys + values + states
+    chunks = np.ceil(seq / CHUNK)
     key, value = padded(head_dim, device.array_side), padded(value_dim, device.array_side)
-    depth = padded(_CHUNK, device.array_side)
+    depth = padded(CHUNK, device.array_side)
     # QKᵀ, KKᵀ and W: C × C × d; U and A·V: C × C × d_v; W·S, Q·S and the state's update: C × d × d_v.
-    flops = 2 * batch * value_heads * chunks * _CHUNK * (depth * (3 * key + 2 * value) + 3 * key * value)
+    flops = 2 * batch * value_heads * chunks * CHUNK * (depth * (3 * key + 2 * value) + 3 * key * value)
     return in_turn(device, roofline(device, constants, dtype, flops, traffic), chunks)
