@@ -136,39 +136,20 @@ class Mamba(KeptState):
         """The selective scan in one kernel, or as a chain of kernels."""
         if not self.fused:
             return self._chained()
-        if self.by_token:
-            return (self._token_by_token(),)
         flops, steps = self._scan()
-        channels = B * E
-        return (
-            scan_phase(
-                self,
-                "selective scan",
-                chains=channels * S,
-                steps=steps,
-                vector=channels * (S * (5 * N + flops) + 5 * N),
-                special=channels * N * (S + 1),
-                read=self._core_inputs + self.bytes * self._core_weights,
-                write=self._tokens(E),
-                # Δ A and exp; the scan; C·h, + D x, gate.
-                pram_depth=2 + COMBINE_DEPTH * steps + tree_depth(S) + 2,
-            ),
-        )
-
-    def _token_by_token(self) -> Phase:
-        """Return the same arithmetic with states that come from memory and go back."""
-        channels = B * E
-        return update_phase(
-            self,
-            "selective scan",
-            states=self._state,
-            steps=N,
-            vector=channels * N * (7 * S + 5),
-            special=channels * N * (S + 1),
-            read=self._core_inputs + self.bytes * self._core_weights + self._state,
-            write=self._tokens(E) + self._state,
-            pram_depth=2 + COMBINE_DEPTH * N + tree_depth(S) + 2,
-        )
+        channels, operands = B * E, self._core_inputs + self.bytes * self._core_weights
+        work = {
+            "steps": steps,
+            "vector": channels * (S * (5 * N + flops) + 5 * N),
+            "special": channels * N * (S + 1),
+            # Δ A and exp; the scan; C·h, + D x, gate.
+            "pram_depth": 2 + COMBINE_DEPTH * steps + tree_depth(S) + 2,
+        }
+        name, y, state = "selective scan", self._tokens(E), self._state
+        if self.by_token:
+            moved = {"read": operands + state, "write": y + state}
+            return (update_phase(self, name, states=state, **moved, **work),)
+        return (scan_phase(self, name, chains=channels * S, read=operands, write=y, **work),)
 
     def _chained(self) -> tuple[Phase, ...]:
         """exp(ΔA); ΔBx; scan; C·h; + D x; gate: one kernel each, through memory."""
