@@ -126,6 +126,9 @@ class Phase:
         kernels run one after the other.
     direction : str
         ``fwd`` or ``bwd``: the pass it belongs to; default the pass that its layer makes it for.
+    library : str
+        A kernel's own name, where one library alone computes this: it decides which constants are used,
+        whatever kernel and framework the caller names for the layer's other kernels.
     """
 
     name: str
@@ -148,6 +151,7 @@ class Phase:
     borrowed: bool = False
     spared: Mapping[tuple[str, str], sp.Expr] = field(default_factory=dict)
     direction: str = ""
+    library: str = ""
 
     @property
     def sent_by(self) -> str:

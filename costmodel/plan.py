@@ -228,9 +228,15 @@ def make_plan(
         choice, options = choosing.Choice("none"), kernels.plainer(kernel, phase.kernel, phase.options)
         if rung != "bound":
             kernels.refuse(kernel, device, options)
-            dtype = str(phase.options["dtype"])
             wanted = calibration.Wanted(
-                kernel, phase.op, dtype, direction, *implementation, borrowed=phase.borrowed
+                kernel=kernel,
+                op=phase.op,
+                dtype=str(phase.options["dtype"]),
+                direction=direction,
+                framework=framework,
+                harness=harness,
+                label=phase.library or label,
+                borrowed=phase.borrowed,
             )
             choice = _constants(device, wanted, own=own)
             options |= _implemented(wanted, choice, device)

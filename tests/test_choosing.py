@@ -8,9 +8,10 @@ import pytest
 import costmodel as cm
 from costmodel import calibration, choosing, hardware, spreads
 from costmodel.calibration import Provenance, Section, Spread, Wanted
-from costmodel.errors import UnavailableError
+from costmodel.errors import UnavailableError, UnknownNameError
 from costmodel.hardware import load
 from costmodel.harness import DISPATCH
+from costmodel.layers import get
 from costmodel.layers.matmul import Matmul
 from costmodel.predict import measured_as, predict
 
@@ -571,6 +572,37 @@ def test_delta_nets_have_the_algorithm_of_their_constants(device, framework, ker
     layer = cm.GatedDeltaNet(dtype="bf16")
     (part,) = measured_as((framework, None, kernel), layer, device, sizes).plan.phases
     assert (part.choice.section.kernels, part.options["kernel"]) == ((fitted,), algorithm)
+
+
+@pytest.mark.parametrize(
+    ("device", "framework", "kernel", "origin"),
+    [
+        ("h200-sxm", None, None, "nvidia/b200-sxm"),
+        ("h200-sxm", "vllm", "flashinfer", "nvidia/b200-sxm"),
+        ("b200-sxm", "vllm", None, "self"),
+        ("l40s", None, "chunk_gated_delta_rule_triton", "self"),
+    ],
+)
+@pytest.mark.parametrize("name", ["gated-delta-net", "kimi-delta-attention"])
+def test_backward_passes_of_delta_nets_are_flash_linear_attentions(name, device, framework, kernel, origin):
+    """FlashInfer and vLLM have none, and none with decays of channels."""
+    sizes = {"batch": 1, "seq": 8192, "heads": 16, "head_dim": 128}
+    layer = get(name)(dtype="bf16", direction="fwd+bwd")
+    forward, backward = measured_as((framework, None, kernel), layer, device, sizes).plan.phases
+    alone = (backward,) if name == "gated-delta-net" else (forward, backward)
+    for part in alone:
+        assert part.options["kernel"] == "chunked"
+        assert part.choice.section.kernels == ("chunk_gated_delta_rule",)
+        assert part.choice.origin == origin
+
+
+def test_a_kernel_that_only_another_layer_has_is_refused():
+    """FlashInfer has a gated delta net's forward pass; none with decays of channels."""
+    sizes = {"batch": 1, "seq": 8192, "heads": 16, "head_dim": 128}
+    own = predict(get("kimi-delta-attention")(), "b200-sxm", sizes, kernel="chunk_gated_delta_rule")
+    assert own.seconds == predict(get("kimi-delta-attention")(), "b200-sxm", sizes).seconds
+    with pytest.raises(UnknownNameError, match="flashinfer"):
+        predict(get("kimi-delta-attention")(), "b200-sxm", sizes, kernel="flashinfer")
 
 
 def test_geforce_clock_is_raised_with_constants_of_a_data_centre_board():

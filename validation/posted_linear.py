@@ -1,4 +1,4 @@
-"""Posted times of linear attention in chunks, gated delta nets and Mamba-2, and their predictions.
+"""Posted times of linear attention in chunks, delta nets and Mamba-2, and their predictions.
 
 The rows (``validation/posted/linear.csv``) are forward passes and training passes (``fwd+bwd``) of
 flash-linear-attention's kernels, as the Helion project timed them, and Mamba-2's of vLLM, whose kernels are
@@ -26,6 +26,7 @@ import pandas as pd
 from costmodel.layers import Layer
 from costmodel.layers.gated_delta_net import GatedDeltaNet
 from costmodel.layers.gated_linear import GLA, Mamba2, RetNet
+from costmodel.layers.kimi_delta_attention import KimiDeltaAttention
 from costmodel.predict import predict
 from costmodel.validation.residuals import errors
 
@@ -42,6 +43,7 @@ LAYERS: dict[str, Callable[..., Layer]] = {
     "simple_gla": RetNet,
     "gla": GLA,
     "gated_delta": GatedDeltaNet,
+    "kimi_delta": KimiDeltaAttention,
     "mamba_2": Mamba2,
     "mamba_2_update": partial(Mamba2, form="recurrent", groups=8),
     "mamba_2_update_fp16": partial(Mamba2, form="recurrent", groups=8, state_dtype="fp16"),

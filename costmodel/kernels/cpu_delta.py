@@ -11,7 +11,7 @@ from costmodel.hardware import Device
 from costmodel.kernels import cpu_scan
 from costmodel.kernels.base import Estimate, as_arrays
 from costmodel.kernels.cpu_scan import CONSTANTS, HARNESS
-from costmodel.kernels.delta import CHUNK, moved
+from costmodel.kernels.delta import CHUNK, moved, products
 
 __all__ = ["CONSTANTS", "HARNESS", "seconds"]
 
@@ -26,23 +26,26 @@ def seconds(
     value_heads: ArrayLike,
     head_dim: ArrayLike = 128.0,
     value_dim: ArrayLike | None = None,
+    walks: ArrayLike = 1.0,
+    work: ArrayLike = 1.0,
+    traffic: ArrayLike | None = None,
+    exponentials: ArrayLike = 0.0,
     dtype: str = "fp32",
     kernel: str = "chunked",  # noqa: ARG001 - one program, however a library of GPUs divides the work
 ) -> Estimate:
     """Return the time of the core of one gated-delta-net layer; see ``costmodel.kernels.delta``."""
     value_dim = head_dim if value_dim is None else value_dim
-    sizes = as_arrays(batch, seq, heads, value_heads, head_dim, value_dim)
+    *sizes, walks, work = as_arrays(batch, seq, heads, value_heads, head_dim, value_dim, walks, work)
     batch, seq, heads, value_heads, head_dim, value_dim = sizes
     keys, values, states = moved(dtype, *sizes)
-    # QKᵀ, KKᵀ and W: C × C × d; U and A·V: C × C × d_v; W·S, Q·S and the state's update: C × d × d_v.
-    pair, state = CHUNK * (3 * head_dim + 2 * value_dim), 3 * head_dim * value_dim
     return cpu_scan.seconds(
         device,
         constants,
         chains=batch * value_heads,
-        steps=np.ceil(seq / CHUNK),
-        traffic=keys + values + states,
-        matrix_flops=2 * batch * value_heads * seq * (pair + state),
+        steps=walks * np.ceil(seq / CHUNK),
+        traffic=keys + values + states if traffic is None else traffic,
+        matrix_flops=work * products(batch, seq, value_heads, head_dim, value_dim),
+        special_flops=exponentials,
         dtype=dtype,
         blocks=True,
     )

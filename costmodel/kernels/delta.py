@@ -42,7 +42,11 @@ CONSTANTS = {
         5000.0, 400.0, 40000.0, "cycles", "a dependent step of the recurrence: one chunk"
     ),
     "part_cycles": Constant(
-        0.0, 0.0, 40000.0, "cycles", "a head's chunk on a unit, in the parallel ones of the chunked kernels"
+        0.0,
+        0.0,
+        40000.0,
+        "cycles",
+        "a chunk of a head of 128 on a unit, in the parallel ones of the chunked kernels",
     ),
     "head_units": Constant(
         2.0, 1.0, 4.0, "1", "units that a head's recurrence keeps busy in the chunked kernel"
@@ -71,6 +75,8 @@ KERNELS = ("fused", "chunked")
 
 #: Tokens of a chunk in all kernels; size of an element of the fp32 state [B].
 CHUNK, STATE_BYTES = 64.0, 4.0
+#: Width of the heads that constants are fitted on.
+_MEASURED = 128.0
 #: Sharpness of the cache's transition: low, as the chunked kernels' reuse distances range from one
 #: intermediate tensor to all of them.
 _REUSE_ORDER = 1.5
@@ -85,6 +91,17 @@ def moved(
     return rows * heads * head_dim, rows * value_heads * value_dim, states
 
 
+def products(
+    batch: Array, seq: Array, value_heads: Array, head_dim: Array | float, value_dim: Array | float
+) -> Array:
+    """Return the products of a forward pass over whole chunks, without the triangular solve [FLOP].
+
+    KKᵀ, QKᵀ and W take 2·C·d per token and value head, U and A·V 2·C·d_v, W·S, Q·S and the state's update
+    2·d·d_v (C tokens per chunk; arXiv 2412.06464, section 4).
+    """
+    return batch * seq * value_heads * (CHUNK * (6 * head_dim + 4 * value_dim) + 6 * head_dim * value_dim)
+
+
 def seconds(
     device: Device,
     constants: Mapping[str, float],
@@ -95,16 +112,32 @@ def seconds(
     value_heads: ArrayLike,
     head_dim: ArrayLike = 128.0,
     value_dim: ArrayLike | None = None,
+    walks: ArrayLike = 1.0,
+    work: ArrayLike = 1.0,
+    traffic: ArrayLike | None = None,
+    exponentials: ArrayLike = 0.0,
     dtype: str = "bf16",
     kernel: str = "fused",
 ) -> Estimate:
     """Return the time of the core of one gated-delta-net layer, without projections and convolution.
+
+    Other passes of the chunked kernels (backward, or with a decay for each channel) are told by what they
+    have more of; their units take as long for the same products.
 
     Parameters
     ----------
     batch, seq, heads, value_heads, head_dim, value_dim : array_like
         Sizes. Query/key heads and value heads may differ, and their widths (`value_dim` is by default
         `head_dim`, as in all that was measured).
+    walks : array_like
+        How often the chunks are walked, one walk after another.
+    work : array_like
+        Products of all chunks, relative to those of a forward pass (`products`).
+    traffic : array_like, optional
+        Bytes that the chunked kernels move [B]; by default those of a forward pass, of which
+        ``extra_passes`` were fitted.
+    exponentials : array_like
+        Exponentials that kernels of their own take [FLOP].
     dtype : str
         Format of q, k, v and o; the state is fp32.
     kernel : str
@@ -113,9 +146,8 @@ def seconds(
     Returns
     -------
     Estimate
-        Terms ``matrix:<dtype>``, ``hbm``, ``depth`` (sequential chunks), ``launch``. The arithmetic is
-        6·C·d + 4·C·d_v + 6·d·d_v FLOP per token and value head (C tokens per chunk; formulas of section 4 of
-        the paper, without the triangular solve).
+        Terms ``matrix:<dtype>``, ``hbm``, ``depth`` (sequential chunks), ``launch``; ``special:fp32`` where
+        there are exponentials and the device has a rate for them.
 
     Raises
     ------
@@ -126,7 +158,9 @@ def seconds(
         raise unknown_name("delta-net kernel", kernel, KERNELS)
     c = filled(CONSTANTS, constants)
     value_dim = head_dim if value_dim is None else value_dim
-    sizes = as_rows(batch, seq, heads, value_heads, head_dim, value_dim)
+    *sizes, walks, work, exps = as_rows(
+        batch, seq, heads, value_heads, head_dim, value_dim, walks, work, exponentials
+    )
     batch, seq, heads, value_heads, head_dim, value_dim = sizes
     width = dtypes.dtype(dtype).bytes
     keys, values, states = moved(dtype, *sizes)
@@ -139,26 +173,32 @@ def seconds(
 
     chunks = np.ceil(seq / CHUNK)
     blocks = batch * value_heads / device.units
-    flops = batch * seq * value_heads * (CHUNK * (6 * head_dim + 4 * value_dim) + 6 * head_dim * value_dim)
+    flops = work * products(batch, seq, value_heads, head_dim, value_dim)
     matrix = flops / device.product_peak(dtype)
     solve = c["token_cycles"] * cycle * np.minimum(seq, CHUNK)
-    walk = (c["block_cycles"] + chunks * c["chunk_cycles"]) * cycle
+    walk = (c["block_cycles"] + walks * chunks * c["chunk_cycles"]) * cycle
     if kernel == "fused":
         waves = np.ceil(blocks)
         hbm = compulsory / bandwidth
     else:
         waves = np.maximum(1.0, c["head_units"] * blocks)
-        matrix = np.maximum(matrix, chunks * blocks * c["part_cycles"] * cycle)
-        traffic = compulsory + c["extra_passes"] * values / 2 + 2 * chunks * states * width / STATE_BYTES
+        # Parts take as long as their products: all that was measured has heads of 128.
+        measured = products(batch, seq, value_heads, _MEASURED, _MEASURED)
+        matrix = np.maximum(matrix, flops / measured * chunks * blocks * c["part_cycles"] * cycle)
+        passed = c["extra_passes"] * values / 2 + 2 * chunks * states * width / STATE_BYTES
+        moving = compulsory + passed if traffic is None else np.asarray(traffic, dtype=np.float64)
         missed = misses(2 * values + states, capacity, _REUSE_ORDER)
-        hbm = traffic * np.maximum(missed / bandwidth, 1 / cached)
+        hbm = moving * np.maximum(missed / bandwidth, 1 / cached)
     chain = waves * walk + np.minimum(blocks, 1.0) * device.units * c["stagger_cycles"] * cycle
-    work = joined(c["overlap"], chain, hbm, matrix)
-    total = launch + solve + work * _droop(c, work, np.minimum(1.0, blocks))
+    busy = joined(c["overlap"], chain, hbm, matrix)
+    total = launch + solve + busy * _droop(c, busy, np.minimum(1.0, blocks))
     terms = {f"matrix:{dtype}": matrix, "hbm": hbm, "depth": chain + solve, "launch": launch}
+    if np.any(exps > 0) and device.has("fp32", "special"):
+        terms["special:fp32"] = exps / device.peak("fp32", "special")
+        total = total + terms["special:fp32"]
     return replay.shown(device, c, total, terms, replay.SCANS)
 
 
-def _droop(c: Mapping[str, float], work: Array, busy: Array) -> Array:
-    """Return the slow-down factor of long work on a share `busy` of the units."""
-    return 1.0 + c["droop"] * busy * work / (work + c["droop_s"])
+def _droop(c: Mapping[str, float], work: Array, units: Array) -> Array:
+    """Return the slow-down factor of long work on a share `units` of the units."""
+    return 1.0 + c["droop"] * units * work / (work + c["droop_s"])

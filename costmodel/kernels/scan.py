@@ -68,6 +68,7 @@ def seconds(
     matrix_flops: ArrayLike = 0.0,
     vector_flops: ArrayLike = 0.0,
     special_flops: ArrayLike = 0.0,
+    exponentials: ArrayLike = 0.0,
     launches: ArrayLike = 1.0,
     dtype: str = "bf16",
     blocks: bool = False,
@@ -82,6 +83,8 @@ def seconds(
         Bytes moved, and bytes read again, which a cache may still hold [B].
     matrix_flops, vector_flops, special_flops : array_like
         Arithmetic by engine [FLOP].
+    exponentials : array_like
+        Exponentials that kernels of their own take, before or after the rest [FLOP].
     launches : array_like
         Kernel launches, one after the other.
     dtype : str
@@ -96,8 +99,8 @@ def seconds(
         the device has a rate), ``depth``, ``launch``.
     """
     c = filled(CONSTANTS, constants)
-    chains, steps, traffic, again, matrix, vector, special, launches = as_rows(
-        chains, steps, traffic, again, matrix_flops, vector_flops, special_flops, launches
+    chains, steps, traffic, again, matrix, vector, special, exps, launches = as_rows(
+        chains, steps, traffic, again, matrix_flops, vector_flops, special_flops, exponentials, launches
     )
 
     under_way = c["unit_bytes"] * device.units * device.clock_hz if blocks else np.inf
@@ -120,5 +123,9 @@ def seconds(
     step = c["block_s"] if blocks else c["lane_cycles"] / device.clock_hz
     terms["depth"] = np.maximum(1.0, np.ceil(chains / at_once)) * steps * step
     work = joined(c["overlap"], *terms.values())
+    if np.any(exps > 0) and device.has("fp32", "special"):
+        alone = exps / (c["special_share"] * device.peak("fp32", "special"))
+        terms["special:fp32"] = terms.get("special:fp32", 0.0) + alone
+        work = work + alone
     terms["launch"] = launches * c["start_s"]
     return Estimate(seconds=terms["launch"] + work, terms=terms)

@@ -26,6 +26,7 @@ _CALLED: dict[tuple[str, ...], tuple[str, ...]] = {
     ("long-convolution",): ("s4", "fftconv", "flashfftconv", "longconv"),
     ("hyena", "long-convolution"): ("h3", "hyenaoperator", "stripedhyena"),
     ("gated-delta-net",): ("gdn", "deltanet", "gateddeltanet"),
+    ("kimi-delta-attention",): ("kda", "kimi", "kimilinear"),
     ("moe", "expert-parallel"): ("mixtureofexperts", "experts", "router"),
     ("logits",): ("crossentropy", "loss", "unembedding"),
     ("rotary",): ("rope",),

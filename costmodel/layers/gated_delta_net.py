@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 
 import sympy as sp
 
-from costmodel.cost import ZERO, Phase, Tensors
+from costmodel.cost import ONE, ZERO, Phase, Tensors
 from costmodel.layers._refusal import refuse
-from costmodel.layers._scan import scan_phase
 from costmodel.layers._states import KeptState, update_phase
 from costmodel.symbols import CeilLog2, ChunkPairs, ceil_div, symbols, tree_depth
 
 B, N, HK, HV, D, DV = symbols("batch seq heads kv_heads head_dim value_dim")
+#: The kernels of flash-linear-attention, the one library that has a backward pass.
+CHUNKED = "chunk_gated_delta_rule"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,27 @@ class GatedDeltaNet(KeptState):
         """Check that the key heads divide the value heads."""
         wanted = "kv_heads (value heads) must be a multiple of heads (key heads)"
         refuse(self, sizes["kv_heads"] % sizes["heads"], wanted, sizes, "kv_heads", "heads")
+
+    # -- sizes -----------------------------------------------------------------------------
+
+    @property
+    def decays(self) -> sp.Expr:
+        """Number of decays for each token and value head."""
+        return ONE
+
+    def _row(self, heads: sp.Expr, width: sp.Expr) -> sp.Expr:
+        """Size of a row of that width for each token and head, in the layer's format [bytes]."""
+        return self.bytes * B * N * heads * width
+
+    @property
+    def _state(self) -> sp.Expr:
+        """Size of the states of all value heads [bytes]."""
+        return self.state_bytes * B * HV * D * DV
+
+    @property
+    def _sizes(self) -> dict[str, sp.Expr]:
+        """Sizes of a pass over all chunks, as the kernel model names them."""
+        return {"batch": B, "seq": N, "heads": HK, "value_heads": HV, "head_dim": D, "value_dim": DV}
 
     # -- chunks ----------------------------------------------------------------------------
 
@@ -121,10 +143,16 @@ class GatedDeltaNet(KeptState):
         if self.by_token:
             return 1 + N * (5 + tree_depth(D)) + tree_depth(D)
         longest = sp.Min(self.chunk, N)
+        rows = 2 * sp.Max(0, longest - 2)
+        return self._weighing_depth + rows + tree_depth(longest) + self._walk_depth
+
+    @property
+    def _weighing_depth(self) -> sp.Expr:
+        """Depth of the weighted keys, or of the entries of KKᵀ, whose mask is of the gates."""
+        longest = sp.Min(self.chunk, N)
         gates = CeilLog2(longest) + 2
         entries = sp.Min(1, longest - 1) * (sp.Max(1 + tree_depth(D), gates) + 1)
-        rows = 2 * sp.Max(0, longest - 2)
-        return sp.Max(gates, entries) + rows + tree_depth(longest) + self._walk_depth
+        return sp.Max(gates, entries)
 
     @property
     def _backward_depth(self) -> sp.Expr:
@@ -139,29 +167,58 @@ class GatedDeltaNet(KeptState):
         gates = tree_depth(D) + 1 + CeilLog2(N)
         return self._forward_depth + self._walk_depth + after + gates
 
+    # -- forward ---------------------------------------------------------------------------
+
     def forward(self) -> tuple[Phase, ...]:
         """One kernel; for the chunked form, it stands for the few that run."""
         return (self._token_by_token() if self.by_token else self._in_chunks(),)
 
     def _in_chunks(self) -> Phase:
-        """The inverse; the masks of two matrices; the weighted keys; the products."""
-        heads, io = B * HV, self.tensors()
-        return Phase(
-            name="delta rule",
-            kernel="delta",
-            op="gdn_chunk_prefill",
-            sizes={"batch": B, "seq": N, "heads": HK, "value_heads": HV, "head_dim": D, "value_dim": DV},
-            options={"dtype": self.dtype, "kernel": "chunked"},
-            flops={
-                ("matrix", self.dtype): self._products,
-                ("vector", self.accumulate): heads * (self._inverse + 2 * self.pairs + N * D),
-                ("special", self.accumulate): heads * N,
-            },
+        """The products; the inverse, and the weights of all operands."""
+        io, (vector, special) = self.tensors(), self._weighing()
+        return self._over_chunks(
+            "delta rule",
+            matrix=self._products,
+            vector=vector,
+            special=special,
             read=io.inputs,
             write=io.outputs + self._state,
-            steps=self.chunks,
             pram_depth=self._forward_depth,
         )
+
+    def _over_chunks(
+        self,
+        name: str,
+        *,
+        matrix: sp.Expr,
+        vector: sp.Expr,
+        special: sp.Expr,
+        read: sp.Expr,
+        write: sp.Expr,
+        pram_depth: sp.Expr,
+    ) -> Phase:
+        """Return a pass over all chunks; `vector` and `special` are of one value head [FLOP]."""
+        heads = B * HV
+        return Phase(
+            name=name,
+            kernel="delta",
+            op="gdn_chunk_prefill",
+            sizes=self._sizes,
+            options={"dtype": self.dtype, "kernel": "chunked"},
+            flops={
+                ("matrix", self.dtype): matrix,
+                ("vector", self.accumulate): heads * (self._inverse + vector),
+                ("special", self.accumulate): heads * special,
+            },
+            read=read,
+            write=write,
+            steps=self.chunks,
+            pram_depth=pram_depth,
+        )
+
+    def _weighing(self) -> tuple[sp.Expr, sp.Expr]:
+        """Return the vector FLOP and the exponentials of a value head: masks of two matrices, β K."""
+        return 2 * self.pairs + N * D, N
 
     def _token_by_token(self) -> Phase:
         """Per token: decay d·d_v, S k twice that, β(v − Sk) 2d_v, the outer product added and S q, 4d·d_v."""
@@ -173,77 +230,94 @@ class GatedDeltaNet(KeptState):
             states=self._state,
             steps=N,
             vector=B * HV * N * (7 * D * DV + 2 * DV),
-            special=B * HV * N,
+            special=B * HV * N * self.decays,
             read=io.inputs + self._state,
             write=io.outputs + self._state,
             pram_depth=self._forward_depth,
         )
 
-    @property
-    def _state(self) -> sp.Expr:
-        """Size of the states of all value heads [bytes]."""
-        return self.state_bytes * B * HV * D * DV
+    # -- backward --------------------------------------------------------------------------
 
     def backward(self) -> tuple[Phase, ...]:
         """One phase for the eight kernels of flash-linear-attention: recomputation, and all gradients.
 
         What they hand to each other passes through memory. Recomputed are KKᵀ, QKᵀ, W and U; W S and the
         states, 4·d·d_v per token; and the inverse. Each forward product has two gradient products; the
-        inverse's gradient −Tᵀ dT Tᵀ takes 2(c³ − c)/3 per chunk below the diagonal. Two matrices and their
-        gradients are masked. Per token, weighting the keys again and back takes 2·d, β's gradient 2·d, the
-        decay's, q·dq − k·dk, 4·d. ``torch`` keeps what is recomputed here, and counts full squares.
+        inverse's gradient −Tᵀ dT Tᵀ takes 2(c³ − c)/3 per chunk below the diagonal. ``torch`` keeps what is
+        recomputed here, and counts full squares.
         """
-        heads, io = B * HV, self.tensors()
-        chunks, cubes = self.chunks, self._cubes
-        states = 2 * self.bytes * heads * chunks * D * DV  # S and dS, from the walk to the kernels after it
+        heads, io, (vector, special) = B * HV, self.tensors(), self._weighing_back()
+        states = 2 * self._chunk_states  # S and dS, from the walk to the kernels after it
         again = self._scores + self._solved + 4 * heads * N * D * DV
-        of_inverse = heads * 2 * (cubes - N) / 3
+        of_inverse = heads * 2 * (self._cubes - N) / 3
         if self.convention == "torch":
-            again, of_inverse = ZERO, heads * 4 * cubes
-        phase = scan_phase(
-            self,
+            again, of_inverse = ZERO, heads * 4 * self._cubes
+        phase = self._over_chunks(
             "delta rule, backward",
-            chains=heads,
-            steps=chunks,
             matrix=2 * self._products + again + of_inverse,
-            vector=heads * (self._inverse + 4 * self.pairs + 8 * N * D),
-            special=heads * N,
-            read=io.inputs + io.outputs + self._inverses + states,
+            vector=vector,
+            special=special,
+            read=io.inputs + io.outputs + self._kept_squares + states,
             write=io.inputs + states,
-            again=self._handed_on(),
             pram_depth=self._backward_depth,
-            workspace=states,
-            launches=sp.Integer(8),
-            blocks=True,
         )
-        return (replace(phase, sizes={**phase.sizes, "steps": 2 * chunks}),)  # two walks: S, then dS
+        phase = replace(phase, workspace=states, launches=sp.Integer(8))
+        # S is walked again, then dS.
+        return (self._of_kernels(phase, again=self._handed_on_back(), walks=2),)
+
+    def _of_kernels(self, phase: Phase, *, again: sp.Expr, walks: int = 1) -> Phase:
+        """Return a pass of flash-linear-attention's kernels, with what they write for each other [bytes].
+
+        Their constants are fitted on the forward pass with one decay for a head.
+        """
+        work = phase.flops["matrix", self.dtype] / self._products
+        more = {"walks": sp.Integer(walks), "work": work, "traffic": phase.read + phase.write + again}
+        sizes = {**phase.sizes, **more}
+        return replace(phase, sizes=sizes, l2=again, library=CHUNKED, borrowed=True)
+
+    def _weighing_back(self) -> tuple[sp.Expr, sp.Expr]:
+        """Return the same of backward: two masks and their gradients; weighted keys again and back 2·d.
+
+        β's gradient takes 2·d, the decay's, q·dq − k·dk, 4·d.
+        """
+        return 4 * self.pairs + 8 * N * D, N
 
     @property
-    def _inverses(self) -> sp.Expr:
-        """Size of T, one row of a chunk per token and value head [bytes]."""
-        return self.bytes * B * N * HV * sp.Min(self.chunk, N)
+    def _square(self) -> sp.Expr:
+        """Size of T, or of scores: one row of a chunk per token and value head [bytes]."""
+        return self._row(HV, sp.Min(self.chunk, N))
 
-    def _handed_on(self) -> sp.Expr:
+    @property
+    def _kept_squares(self) -> sp.Expr:
+        """Size of what is kept of the chunks' squares: the inverses T [bytes]."""
+        return self._square
+
+    @property
+    def _chunk_states(self) -> sp.Expr:
+        """Size of the states at the ends of all chunks, in the layer's format [bytes]."""
+        return self.bytes * B * HV * self.chunks * D * DV
+
+    def _handed_on_back(self) -> sp.Expr:
         """Size of what the kernels of backward write for each other, and read more than once [bytes].
 
         W and U; the states and V′; dV within chunks; dS and dV; dQ, dK, dW; the gradients through T; the sum
         of both parts of dK. Keys are read by six of them, queries and dO by three, V and T by two.
         """
-        keys, weighted, values = (self.bytes * B * N * width for width in (HK * D, HV * D, HV * DV))
-        return 11 * keys + 6 * weighted + 12 * values + self._inverses
+        return 11 * self._row(HK, D) + 6 * self._row(HV, D) + 12 * self._row(HV, DV) + self._square
+
+    # -- operands --------------------------------------------------------------------------
 
     def tensors(self) -> Tensors:
-        """Q, K, V and the two gates in, O out; when decoding, the state, updated in place."""
-        tokens = B * N
+        """Q, K, V, the decays and β in, O out; when decoding, the state, updated in place."""
         return Tensors(
-            inputs=self.bytes * tokens * (2 * HK * D + HV * DV + 2 * HV),
-            outputs=self.bytes * tokens * HV * DV,
+            inputs=2 * self._row(HK, D) + self._row(HV, DV) + self._row(HV, self.decays + 1),
+            outputs=self._row(HV, DV),
             updated=self._state if self.by_token else ZERO,
         )
 
     def kept(self) -> sp.Expr:
-        """Its inputs and the inverses T: the states at chunk boundaries are recomputed."""
-        return self.tensors().inputs + (ZERO if self.by_token else self._inverses)
+        """Its inputs and what it keeps of squares: the states at chunk boundaries are recomputed."""
+        return self.tensors().inputs + (ZERO if self.by_token else self._kept_squares)
 
     def path(self) -> sp.Expr:
         """Return how often the state is passed on between the first and the last position."""

@@ -13,6 +13,7 @@ from costmodel.errors import CostmodelError
 from costmodel.layers._decay import C, N
 from costmodel.layers._linear import B, H, _MatrixState
 from costmodel.layers._refusal import refuse
+from costmodel.layers._secondary import between, in_rows, squares
 from costmodel.symbols import CeilLog2, ChunkPairs, symbol
 
 STATE = symbol("state")
@@ -34,6 +35,8 @@ class RetNet(_MatrixState):
 @dataclass(frozen=True, kw_only=True)
 class GLA(_MatrixState):
     """Gated linear attention, S ← diag(α_t) S + k vᵀ, o = q S, with one gate per row of the state.
+
+    Exponentials of its secondary chunks are timed, but are not part of the FLOPs.
 
     A gate on both sides, α βᵀ ∘ S, as in the paper's eq. 3 before β is set to 1, would take d_k·d_v
     FLOP more per token.
@@ -61,6 +64,20 @@ class GLA(_MatrixState):
     def _sums(self) -> sp.Expr:
         """Size of the gates' sums in fp32, or of a gradient that wide [bytes]."""
         return self.stat_bytes * B * H * N * self.key_dim
+
+    def core_forward(self) -> tuple[Phase, ...]:
+        """The states; then the outputs, after kernels for scores, which take squares within pieces of 16."""
+        states, outputs = super().core_forward()
+        return states, self._timed(outputs, squares(N, C) + between(N, C))
+
+    def core_backward(self) -> tuple[Phase, ...]:
+        """The gradients of the scores take squares for dQ and for dK."""
+        *before, operands = super().core_backward()
+        return *before, self._timed(operands, 2 * squares(N, C) + 2 * in_rows(N, C))
+
+    def _timed(self, phase: Phase, each: sp.Expr) -> Phase:
+        """Return a phase with the exponentials that kernels for secondary chunks take per key's channel."""
+        return replace(phase, sizes={**phase.sizes, "exponentials": B * H * self.key_dim * each})
 
     def _handed_on(self) -> sp.Expr:
         """Add the gates' sums, which four kernels read, and the scores, which two kernels make."""

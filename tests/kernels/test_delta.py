@@ -157,6 +157,42 @@ def test_the_parallel_kernels_spread_all_chunks_of_all_heads_over_the_units():
     assert delta.seconds(H200, constants, **sizes, kernel="fused").terms["matrix:bf16"] < found
 
 
+LONG = {"batch": 4, "seq": 64 * 20, "heads": 4, "value_heads": 8, "kernel": "chunked"}
+
+
+def test_parts_take_as_long_as_their_products():
+    """Per token 6·C·d + 4·C·d_v + 6·d·d_v (arXiv 2412.06464, section 4), at 128 what was fitted."""
+    constants = {**IDLE, "part_cycles": 30000.0}
+
+    def parts(**sizes):
+        return delta.seconds(H200, constants, **LONG, **sizes).terms["matrix:bf16"]
+
+    wide = 64 * (6 * 256 + 4 * 128) + 6 * 256 * 128
+    plain = 64 * (6 * 128 + 4 * 128) + 6 * 128 * 128
+    assert parts(head_dim=256, value_dim=128) / parts() == pytest.approx(wide / plain)
+    assert parts(work=2.5) / parts() == pytest.approx(2.5)
+
+
+def test_each_walk_over_the_chunks_waits_for_the_one_before():
+    steps = {"part_cycles": 0.0, "block_cycles": 0.0, "stagger_cycles": 0.0, "chunk_cycles": 1e6, **IDLE}
+    one, two = (delta.seconds(H200, steps, **LONG, walks=walks).terms["depth"] for walks in (1.0, 2.0))
+    assert one == pytest.approx(20 * 1e6 / H200.clock_hz)
+    assert two == pytest.approx(2 * one)
+
+
+def test_counted_bytes_stand_for_those_that_were_fitted():
+    """They are all that moves: the states and intermediate results of a forward pass are among them."""
+    found = delta.seconds(H200, COLD, **LONG, traffic=1e12).terms["hbm"]
+    assert found == pytest.approx(1e12 / H200.hbm_bandwidth, rel=1e-6)
+
+
+def test_exponentials_of_kernels_of_their_own_come_on_top():
+    plain, more = (delta.seconds(H200, IDLE, **LONG, exponentials=number) for number in (0.0, 1e12))
+    assert "special:fp32" not in plain.terms
+    assert more.seconds - plain.seconds == pytest.approx(1e12 / H200.peak("fp32", "special"))
+    assert more.terms["special:fp32"] == pytest.approx(more.seconds - plain.seconds)
+
+
 @pytest.mark.parametrize("kernel", ["fused", "chunked"])
 def test_terms_add_up_without_overlap_and_throttling_slows_all_but_the_launch(kernel):
     sizes = {"batch": H200.units, "seq": 8192, "heads": 8, "value_heads": 8, "kernel": kernel}

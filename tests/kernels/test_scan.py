@@ -43,6 +43,14 @@ def test_arithmetic_takes_its_flops_over_its_engines_rate(engine, share):
     assert got.terms.keys() == {"hbm", label, "depth", "launch"}, "no engine without work has a term"
 
 
+def test_exponentials_of_kernels_of_their_own_come_on_top():
+    sizes = {"traffic": 1e12, "special_flops": 1e12}
+    plain, more = (estimate({"overlap": 2.0}, **sizes, exponentials=number) for number in (0.0, 3e12))
+    alone = 3e12 / A100.peak("fp32", "special")
+    assert more.seconds == pytest.approx(plain.seconds + alone)
+    assert more.terms["special:fp32"] == pytest.approx(plain.terms["special:fp32"] + alone)
+
+
 def test_dependent_steps_take_time_in_proportion():
     """Time grows with the steps, whatever the bandwidth and the engines do (claims.md S3)."""
     lanes = estimate(steps=np.array([1e3, 1e6]))

@@ -166,6 +166,8 @@ def _scan() -> Options:
     yield "rwkv", {}, STATE_SPACE
     for options in ({}, {"chunk": 5}, {"convention": "torch"}, *NARROW):
         yield "gated-delta-net", options, VALUE_HEADS
+        yield "kimi-delta-attention", options, VALUE_HEADS
+    yield "kimi-delta-attention", {"chunk": 40}, VALUE_HEADS
 
 
 def _convolution() -> Options:

@@ -20,6 +20,7 @@ from costmodel.layers._elsewhere import _MEANT
         ("AdamW", "optimizer-step"),
         ("paged-attention", "decode-attention"),
         ("SSD", "mamba-2"),
+        ("KDA", "kimi-delta-attention"),
     ],
 )
 def test_the_layer_that_is_meant_is_suggested(name, layer):

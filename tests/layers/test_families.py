@@ -316,3 +316,24 @@ def test_gated_delta_net_token_by_token_and_by_chunks_equals_torchs(chunk):
         state = state + tb[t] * torch.outer(tv[t], tk[t])
         wanted.append(state @ tq[t])
     close(found, torch.stack(wanted))
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 3, 4, 9])
+def test_kimi_delta_attention_token_by_token_and_by_chunks_equals_torchs(chunk):
+    """S ← (I − β k kᵀ) diag(α) S + β k vᵀ, o = Sᵀ q (arXiv 2510.26692, eq. 1)."""
+    d, dv, n = 3, 2, 7
+    q, k, v, g = (
+        [numbers(width, 10 * t + x, -0.5, *high) for t in range(n)]
+        for x, (width, *high) in enumerate(((d,), (d,), (dv,), (d, 0.0)))
+    )
+    beta = numbers(n, 2)
+    rows = [counted(x) for x in (q, k, v, g, beta)]
+    found = delta.channels_token_by_token(*rows) if chunk is None else delta.channels_by_chunks(*rows, chunk)
+    tq, tk, tv, alpha, tb = fixed(q), fixed(k), fixed(v), torch.exp(fixed(g)), fixed(beta)
+    state, wanted = torch.zeros(d, dv, dtype=torch.float64), []
+    for t in range(n):
+        state = torch.diag(alpha[t]) @ state
+        state = (torch.eye(d, dtype=torch.float64) - tb[t] * torch.outer(tk[t], tk[t])) @ state
+        state = state + tb[t] * torch.outer(tk[t], tv[t])
+        wanted.append(state.T @ tq[t])
+    close(found, torch.stack(wanted))

@@ -67,7 +67,10 @@ def test_sequential_operations_of_each_layer(name, options, sequential):
 
 LINEAR_IN_LENGTH = [
     (name, options)
-    for name in ("retnet", "gla", "mlstm", "mamba-2", "mamba", "rwkv", "gated-delta-net", "performer")
+    for name in (
+        *("retnet", "gla", "mlstm", "mamba-2", "mamba", "rwkv", "performer"),
+        *("gated-delta-net", "kimi-delta-attention"),
+    )
     for options in ({}, {"direction": "fwd+bwd"})
 ] + [("linear-attention", {"causal": True}), ("linformer", {}), ("min-gru", {}), ("qrnn", {}), ("slstm", {})]
 LINEAR_IN_LENGTH += [("rg-lru", {}), ("rg-lru", {"direction": "fwd+bwd"})]
@@ -462,6 +465,7 @@ def test_parallel_scans_of_min_cells_are_faster_than_sequential_cells(name):
         ("mamba", {"fused": False, "direction": "bwd"}, "fwd"),
         ("causal-conv1d", {"decode": True, "direction": "bwd"}, "fwd"),
         ("gated-delta-net", {"form": "recurrent", "direction": "fwd+bwd"}, "fwd"),
+        ("kimi-delta-attention", {"form": "recurrent", "direction": "fwd+bwd"}, "fwd"),
         ("linformer", {"sharing": "head"}, "heads"),
     ],
 )

@@ -96,6 +96,32 @@ def test_flashinfers_delta_nets_are_predicted(found, gpu, rows):
     assert error.max() < 12
 
 
+@pytest.mark.parametrize(
+    ("op", "direction", "most"),
+    [
+        ("gated_delta", "fwd", 25),
+        ("gated_delta", "fwd+bwd", 10),
+        ("kimi_delta", "fwd", 16),
+        ("kimi_delta", "fwd+bwd", 26),
+    ],
+)
+def test_delta_nets_of_triton_are_predicted_by_constants_of_the_forward_pass(found, op, direction, most):
+    """Nothing was fitted on a backward pass, nor on decays of channels."""
+    error = found.loc[
+        (found["op"] == op) & (found["direction"] == direction) & (found["framework"] == "fla"), "error"
+    ].abs()
+    assert len(error) == 4
+    assert error.mean() < most
+
+
+def test_gated_linear_attention_takes_the_exponentials_of_its_secondary_chunks(found):
+    """Without them the first post's forward pass was −42 %; the second post's takes twice as long."""
+    rows = found[(found["op"] == "gla") & (found["source"] == "helion/fla-benchmarks")]
+    error = rows.groupby("direction")["error"].mean()
+    assert -25 < error["fwd"] < 0
+    assert -35 < error["fwd+bwd"] < 0
+
+
 def test_units_keep_as_much_under_way_as_the_forward_pass_shows():
     """By hand: 16 bits of K and V, of the states, of Q, K, V and the states again, and of O, in 0.579 ms."""
     tables = 2 * 4 * 4096 * 64 * 128

@@ -113,7 +113,7 @@ def delta_attention(c: Fields, use: Use) -> Iterator[Part]:
     yield with_extra(decay, width + c.delta_heads)
     yield pointwise(use, "decay", "sigmoid", width)
     yield convolution(use, 3 * width, c.kernel)
-    core = use.layer("gated-delta-net", form="recurrent" if use.decoding else "chunked")
+    core = use.layer("kimi-delta-attention", form="recurrent" if use.decoding else "chunked")
     yield Part.of("delta rule", core, **use.tokens, heads=c.delta_heads, head_dim=c.delta_width)
     yield linear(use, "output gate up-projection", c.delta_width, width)
     yield norm(use, "gated norm", c.delta_width, rows=use.rows * c.delta_heads)
@@ -141,10 +141,7 @@ KIMI_LINEAR = Family(
     fields=FIELDS,
     parts=parts,
     source="Kimi team, arXiv 2510.26692 (Kimi Linear); Hugging Face transformers, modeling_kimi_linear.py",
-    left_out=(
-        "dropout, masks, sampling; the core of delta attention is counted as a gated delta net's, which "
-        "reads one decay for a head and not one for each channel; softplus is counted as a sigmoid"
-    ),
+    left_out="dropout, masks, sampling; softplus is counted as a sigmoid",
     cut={"heads": "heads", "delta_heads": "heads of delta attention", "d_ff": "inner width"},
     alternates=True,
     left_to_defaults={

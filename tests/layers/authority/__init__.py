@@ -67,6 +67,7 @@ AUTHORITY: dict[str, Callable[[dict[str, Any], dict[str, int]], Expected]] = {
     "long-convolution": fourier.long_convolution,
     "hyena": fourier.hyena,
     "gated-delta-net": delta.gated_delta_net,
+    "kimi-delta-attention": delta.kimi_delta_attention,
     "slstm": exponential.slstm,
     "mamba": state_space.mamba,
     "rwkv": state_space.rwkv,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -10,6 +11,7 @@ from . import chunks
 from .chunks import Tally
 from .counted import Counted, exp, log2_ceil, maximum, tally, total
 from .kernels import WIDTH, Expected, Kernel, Number, directed, dot_depth, product, statistic, table
+from .pieces import by_pair, by_row, squares
 from .scans import chains, updated
 from .tables import softmax_pass
 
@@ -61,10 +63,21 @@ class Shape:
             more["gate_depth"] = 1
         return more
 
-    def kernel(self, t: Tally, *, steps: int = 0, blocks: int, **moved: Number) -> Kernel:
-        """Return a kernel for all heads; torch keeps the scores that are computed again here."""
+    def kernel(
+        self,
+        t: Tally,
+        *,
+        steps: int = 0,
+        blocks: int,
+        timed: Mapping[str, Number] | None = None,
+        **moved: Number,
+    ) -> Kernel:
+        """Return a kernel for all heads, with what is `timed` besides its counts.
+
+        torch keeps the scores that are computed again here.
+        """
         again = 0 if self.o["convention"] == "torch" else t.again
-        return chains(
+        kernel = chains(
             Kernel(
                 matrix=self.b * (self.h * t.matrix + self.groups * (t.keys + again)),
                 vector=self.b * self.h * t.vector,
@@ -75,6 +88,7 @@ class Shape:
             ),
             blocks,
         )
+        return replace(kernel, sizes={**kernel.sizes, **(timed or {})})
 
 
 def core(x: Shape) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
@@ -96,9 +110,13 @@ def core(x: Shape) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
     walked = there["states"]
     if x.o["convention"] == "torch":
         walked = replace(walked, matrix=0, keys=0)
-    moved = None
+    moved: tuple[Number, Number] | None = None
+    taken: list[dict[str, Number]] = [{}, {}]
     if x.name == "gla":
         moved = _gla_moved(x)
+        # Scores by pairs of pieces and by pieces (chunk_gla_fwd_A_*); gradients of q and of k, by pieces.
+        each = (by_pair(x.n, x.c) + squares(x.n, x.c), 2 * (by_row(x.n, x.c) + squares(x.n, x.c)))
+        taken = [{"exponentials": heads * x.dk * number} for number in each]
     elif x.name == "mamba-2" and not x.o["fused"]:
         moved = _mamba_moved(x)
     # formulas.md §4: Q, K, V, O once; each state written and read once; K and V again, from the cache.
@@ -118,6 +136,7 @@ def core(x: Shape) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
             write=x.values,
             l2=moved[0] if moved else x.queries + x.values + x.gates,
             launches=4 if moved else 1,
+            timed=taken[0],
         ),
     )
     backward = []
@@ -170,6 +189,7 @@ def core(x: Shape) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
             write=2 * x.queries + x.values + x.gates,
             l2=moved[1] if moved else first + second + x.gates + rows,
             launches={"gla": 8, "mamba-2": 12}[x.name] if moved else 2,
+            timed=taken[1],
         )
     )
     return forward, tuple(backward)
