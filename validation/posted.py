@@ -62,8 +62,9 @@ OF_LINEAR = (
     "Forward passes and training passes of flash-linear-attention's kernels, called one by one from the "
     "host; two constants were fitted on linear attention of one of the posts on B200 "
     "(`costmodel.validation.posted_linear`). The posts on B200 are of two versions, whose backward differs "
-    "by half and whose gated linear attention (`gla`) by a factor of two. Updates of Mamba-2's states are "
-    "replayed from a graph; the device of those on B200 may be a GB200."
+    "by half and whose gated linear attention (`gla`) by a factor of two; that on H200 is the time of its "
+    "kernels at a locked clock of 1.5 GHz. Updates of Mamba-2's states are replayed from a graph; the device "
+    "of those on B200 may be a GB200."
 )
 OF_COLLECTIVES = (
     "Algorithms named are kernels in which devices read each other's memory, as vLLM chose them by size; "

@@ -6,7 +6,7 @@ mamba_ssm's (``mamba_ssm``) or one of a pull request (``fused``). Left out by ru
 tokens with 16 heads and 8 × 1,024 with 8, because their calls take as long as the host needs to launch them;
 and training passes of linear attention with heads of 256 on B200, which take 7 to 8 times as long as on H100
 (an artifact of Triton there, as their author thinks). ``linear_fitted.csv`` has the rows that two constants
-of `costmodel.kernels.scan` were fitted on.
+of `costmodel.kernels.scan` were fitted on. ``clock`` is that at which a device was locked, if it was.
 
 Gated delta nets by ``flashinfer`` are its kernel for Blackwell, with one length for all sequences; posts have
 flash-linear-attention's times beside them, which are left out, because most are the host's.
@@ -23,6 +23,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from costmodel import hardware
 from costmodel.layers import Layer
 from costmodel.layers.gated_delta_net import GatedDeltaNet
 from costmodel.layers.gated_linear import GLA, Mamba2, RetNet
@@ -57,7 +58,8 @@ def judged() -> pd.DataFrame:
 
 def predicted(told: pd.DataFrame) -> pd.DataFrame:
     """Return posted rows with predictions: ``seconds``, ``lower_s`` [s], ``error`` [%]."""
-    cells = told.groupby(["gpu", "op", "direction", "dtype", "framework"], sort=True)
+    told = told.assign(clock=told["clock"].fillna("") if "clock" in told else "")
+    cells = told.groupby(["gpu", "op", "direction", "dtype", "framework", "clock"], sort=True)
     return pd.concat([_predicted(rows) for _, rows in cells], ignore_index=True)
 
 
@@ -77,6 +79,9 @@ def _predicted(rows: pd.DataFrame) -> pd.DataFrame:
     if one["framework"] == "flashinfer":
         kernel, sizes["kv_heads"] = "flashinfer", rows["heads_kv"]
     arguments = {name: size.to_numpy() for name, size in sizes.items()}
-    found = predict(layer, one["gpu"], arguments, kernel=kernel)
+    device = hardware.load(one["gpu"])
+    if one["clock"]:
+        device = device.replace(clock=one["clock"])
+    found = predict(layer, device, arguments, kernel=kernel)
     error = errors(found.seconds, rows["latency_s"])
     return rows.assign(seconds=found.seconds, lower_s=found.lower_s, error=error)
