@@ -184,18 +184,20 @@ def _of_another_format(
 
     For matrix products and kernels built on them, only formats of the same engine qualify. For memory-bound
     kernels, and for constants that hold in every format (``EVERY_FORMAT``), all do. The nearest format is the
-    one closest in width.
+    one closest in width. Where algorithms have constants of their own, those of the same one go first.
     """
     engine, width = device.engine(wanted.dtype), dtypes.dtype(wanted.dtype).bytes
     untried = [name for name in device.formats if name not in _same_speed(wanted.dtype)]
     fitting = [name for name in untried if _any_engine(wanted) or device.engine(name) == engine]
     formats = sorted(fitting, key=lambda name: abs(math.log2(dtypes.dtype(name).bytes / width)))
     others = [replace(wanted, dtype=name) for name in formats]
-    here = (_of_itself(mine, device, other) for other in others)
-    lent = (_from_relative(device, other, alike=False, own=own, foreign=foreign) for other in others)
-    for other, choice in zip((*others, *others), itertools.chain(here, lent), strict=True):
-        if choice is not None and choice.section is not None:
-            return _in_format(choice, choice.section, device, wanted, other.dtype)
+    for alike in (True, False) if wanted.kernel in implementations.ALGORITHMS else (False,):
+        fit = [s for s in mine if not alike or _serves(s, wanted, device)]
+        here = (_of_itself(fit, device, other) for other in others)
+        lent = (_from_relative(device, other, alike=alike, own=own, foreign=foreign) for other in others)
+        for other, choice in zip((*others, *others), itertools.chain(here, lent), strict=True):
+            if choice is not None and choice.section is not None:
+                return _in_format(choice, choice.section, device, wanted, other.dtype)
     return None
 
 

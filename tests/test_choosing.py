@@ -596,6 +596,15 @@ def test_backward_passes_of_delta_nets_are_flash_linear_attentions(name, device,
         assert part.choice.origin == origin
 
 
+def test_another_formats_constants_are_of_the_same_algorithm():
+    """Not H200's of FlashInfer's kernel, though they are its own."""
+    sizes = {"batch": 1, "seq": 8192, "heads": 16, "head_dim": 128}
+    for dtype, origin in (("bf16", "nvidia/b200-sxm"), ("fp8", "nvidia/b200-sxm (bf16)")):
+        found = predict(get("kimi-delta-attention")(dtype=dtype), "h200-sxm", sizes)
+        assert found.plan.phases[0].choice.section.kernels == ("chunk_gated_delta_rule",)
+        assert found.constants_from == origin
+
+
 def test_a_kernel_that_only_another_layer_has_is_refused():
     """FlashInfer has a gated delta net's forward pass; none with decays of channels."""
     sizes = {"batch": 1, "seq": 8192, "heads": 16, "head_dim": 128}
