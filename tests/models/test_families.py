@@ -2,7 +2,7 @@
 
 import pytest
 import sympy as sp
-from configurations import CLASSIC, FAMILIES, GATED, LLAMA_4, figures
+from configurations import CLASSIC, FAMILIES, GATED, LLAMA_4, SMALL, figures
 from latents import LATENTS
 from recurrences import RECURRENT
 
@@ -161,7 +161,8 @@ def test_the_activation_is_the_one_that_a_configuration_states(kind, said, funct
 
 
 #: Architectures with figures of their own.
-OTHERS = {**RECURRENT, **LATENTS, "llama4_text": LLAMA_4}
+BERT = {**SMALL, "max_position_embeddings": 128}
+OTHERS = {**RECURRENT, **LATENTS, "llama4_text": LLAMA_4, "bert": BERT}
 
 
 @pytest.mark.parametrize(
@@ -171,6 +172,7 @@ OTHERS = {**RECURRENT, **LATENTS, "llama4_text": LLAMA_4}
         *((kind, "hidden_act") for kind in ("bamba", "jamba", "granitemoehybrid", "falcon_h1", "zamba2")),
         *((kind, "hidden_act") for kind in ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid")),
         ("kimi_linear", "hidden_act"),
+        ("bert", "hidden_act"),
         ("recurrent_gemma", "hidden_activation"),
         ("nemotron_h", "mlp_hidden_act"),
     ],
@@ -181,6 +183,16 @@ def test_the_activation_of_others_is_the_one_that_a_configuration_states(kind, k
     assert {p.layer.options["activation"] for p in parts if "activation" in p.layer.options} == {"relu"}
     with pytest.raises(CostmodelError, match="unknown activation 'mish'"):
         _ = from_config({**figures, key: "mish"}).parameters
+
+
+@pytest.mark.parametrize(("said", "function"), [({}, "gelu"), ({"hidden_act": "gelu_new"}, "gelu-tanh")])
+def test_berts_layers_and_its_word_transform_have_the_activation_stated(said, function):
+    """Both read the same key; the pooler's tanh is fixed (transformers, modeling_bert.py)."""
+    model = from_config({"model_type": "bert", **BERT, **said}).training()
+    transform, pooler = (parts_of(model, f"{name}'s activation")[0] for name in ("word transform", "pooler"))
+    inner = parts_of(model, "feed-forward")[0]
+    assert inner.layer.options["activation"] == transform.layer.options["op"] == function
+    assert pooler.layer.options["op"] == "tanh"
 
 
 @pytest.mark.parametrize(("said", "function"), [({}, "gelu-tanh"), ({"hidden_activation": "relu"}, "relu")])
