@@ -161,6 +161,7 @@ def test_the_activation_is_the_one_that_a_configuration_states(kind, said, funct
 
 
 #: Architectures with figures of their own.
+T5 = {"vocab_size": 1000, "d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 3, "num_heads": 4}
 BERT = {**SMALL, "max_position_embeddings": 128}
 OTHERS = {**RECURRENT, **LATENTS, "llama4_text": LLAMA_4, "bert": BERT}
 
@@ -193,6 +194,31 @@ def test_berts_layers_and_its_word_transform_have_the_activation_stated(said, fu
     inner = parts_of(model, "feed-forward")[0]
     assert inner.layer.options["activation"] == transform.layer.options["op"] == function
     assert pooler.layer.options["op"] == "tanh"
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "layer", "function"),
+    [
+        ("t5", {}, "feed-forward", "relu"),
+        ("t5", {"feed_forward_proj": "gelu_new"}, "feed-forward", "gelu-tanh"),
+        ("t5", {"feed_forward_proj": "gated-gelu"}, "swiglu", "gelu-tanh"),
+        ("t5", {"feed_forward_proj": "gated-silu"}, "swiglu", "silu"),
+        ("mt5", {}, "swiglu", "gelu-tanh"),
+        ("umt5", {}, "swiglu", "gelu-tanh"),
+    ],
+)
+def test_t5s_inner_layers_have_the_form_stated(kind, said, layer, function):
+    """The words gated-gelu mean GELU's approximation by tanh (transformers, configuration_t5.py)."""
+    for use in ("training", "decode"):
+        model = getattr(from_config({"model_type": kind, **T5, **said}), use)()
+        inner = [part.layer for part in model.parts if "activation" in part.layer.options]
+        assert {(one.name, one.options["activation"]) for one in inner} == {(layer, function)}
+
+
+def test_t5_refuses_a_form_that_is_unknown():
+    config = {"model_type": "t5", **T5, "feed_forward_proj": "gated-mish"}
+    with pytest.raises(CostmodelError, match="unknown activation 'mish'"):
+        _ = from_config(config).parameters
 
 
 @pytest.mark.parametrize(("said", "function"), [({}, "gelu-tanh"), ({"hidden_activation": "relu"}, "relu")])
