@@ -1,10 +1,12 @@
 """Traits of architectures: which layers rotate, what parallel halves keep, what devices exchange, uses."""
 
+from dataclasses import replace
+
 import pytest
 import sympy as sp
 from configurations import CLASSIC, FAMILIES, GATED, LLAMA_4, SMALL, figures
 from latents import LATENTS
-from recurrences import RECURRENT
+from recurrences import PURE, RECURRENT
 
 from costmodel import evaluate, predict
 from costmodel.errors import CostmodelError
@@ -228,6 +230,39 @@ def test_recurrences_of_recurrent_gemma_are_gated_with_the_activation(said, func
     for use in ("training", "prefill", "decode"):
         gates = parts_of(getattr(from_config(figures), use)(), "output gate")
         assert {gate.layer.options["op"] for gate in gates} == {f"{function}-and-mul"}
+
+
+#: Functions of output and receptance gates in modeling_*.py of transformers.
+GATES = {
+    "qwen3_next": {"sigmoid", "silu"},  # of attention, of delta nets
+    "qwen3_5_text": {"sigmoid", "silu"},
+    "olmo_hybrid": {"silu"},
+    "mamba2": {"silu"},
+    "rwkv": {"sigmoid"},
+    "xlstm": {"sigmoid"},
+}
+
+
+XLSTM = {**PURE, "num_heads": 4}
+
+
+@pytest.mark.parametrize(("kind", "functions"), GATES.items())
+def test_gates_are_of_the_function_that_a_models_code_calls(kind, functions):
+    config = {"model_type": kind, **(RECURRENT | {"rwkv": PURE, "xlstm": XLSTM})[kind]}
+    for use in ("training", "decode"):
+        parts = getattr(from_config(config), use)().parts
+        gates = {
+            part.layer.options["op"] for part in parts if part.name in ("output gate", "receptance gate")
+        }
+        assert gates == {f"{function}-and-mul" for function in functions}
+
+
+def test_gradients_of_sigmoid_gates_have_their_own_arithmetic():
+    """As counted by hand: σ 2 and exp, g·b, s·(1 − s) 2, their product; g·s. SiLU's takes two more."""
+    model = from_config({"model_type": "rwkv", **PURE}).training("fp32", optimizer=None)
+    gate = parts_of(model, "receptance gate")[0].layer
+    counts = evaluate(replace(gate, direction="bwd"), m=3, n=5)
+    assert (counts["vector_flops"], counts["special_flops"]) == (7 * 15, 15)
 
 
 @pytest.mark.parametrize("kind", ["lfm2", "lfm2_moe"])
