@@ -265,6 +265,12 @@ def test_gradients_of_sigmoid_gates_have_their_own_arithmetic():
     assert (counts["vector_flops"], counts["special_flops"]) == (7 * 15, 15)
 
 
+def test_rwkvs_channel_mixing_squares_its_relu():
+    """max(x, 0) and its square, an operation each (Peng et al., arXiv 2305.13048, eq. 14)."""
+    part = parts_of(from_config({"model_type": "rwkv", **PURE}).prefill(), "squared relu")[0]
+    assert evaluate(part.layer, m=3, n=5)["vector_flops"] == 2 * 15
+
+
 @pytest.mark.parametrize("kind", ["lfm2", "lfm2_moe"])
 def test_lfm2_has_silu_whatever_a_configuration_states(kind):
     """Its code calls SiLU by name and reads no key (transformers, modeling_lfm2.py)."""

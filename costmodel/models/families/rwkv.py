@@ -54,7 +54,7 @@ def channel_mixing(c: Fields, use: Use) -> Iterator[Part]:
     """Yield the mix with the previous token; key, squared ReLU, value; receptance and its gate."""
     yield with_extra(pointwise(use, "token shift", "add", 2 * c.d_model), 2 * c.d_model)
     yield linear(use, "channel key", c.d_model, c.d_ff)
-    yield pointwise(use, "squared relu", "relu", c.d_ff)
+    yield pointwise(use, "squared relu", "relu2", c.d_ff)
     yield linear(use, "channel value", c.d_ff, c.d_model)
     yield linear(use, "channel receptance", c.d_model, c.d_model)
     yield gate(use, "receptance gate", c.d_model, "sigmoid")
