@@ -218,7 +218,7 @@ def _generate(
     _, most, length = memory.generating(prompt=prompt, new=new, batch=batch)
     kinds = _kinds(memory, most, batch=batch, length=length)
     lacking = memory.lacking(most, batch=batch, length=length)
-    spent = Spent.of(found, device, answer.tokens_per_s, price)
+    spent = Spent.of(found, device, answer.tokens_per_second, price)
     # An encoder's prompt and its decoder's tokens are two sequences.
     longest = max(prompt, new) if found.family.encodes else prompt + new
     say_if_too_long(found.name, found.context, {"seq": longest})
@@ -388,8 +388,8 @@ def _held(found: Architecture, dtype: str, sizes: dict[str, float]) -> dict[str,
 
 
 def _print(
-    found: Architecture, p: Prediction, tokens_per_s: float, kinds: dict[str, float], lacking: str | None,
-    spent: Spent, as_json: bool,
+    found: Architecture, p: Prediction, tokens_per_second: float, kinds: dict[str, float],
+    lacking: str | None, spent: Spent, as_json: bool,
 ) -> None:  # fmt: skip
     from costmodel.models._part import part_of
 
@@ -399,7 +399,7 @@ def _print(
         room = {"fits": lacking is None, "lacking": lacking}
         answer = {**p.to_dict(), "model": found.name, "parameters": found.parameters, **room}
         answer |= {"memory_bytes_by_kind": kinds, "devices": found.devices}
-        answer |= {"tokens_per_s": tokens_per_s, **asdict(spent)}
+        answer |= {"tokens_per_second": tokens_per_second, **asdict(spent)}
         output.print_json({**answer, "seconds_by_part": by_part, "seconds_by_bound": by_limit})
         return
     peak = p.device.peak(p.layer.dtype)
@@ -412,7 +412,7 @@ def _print(
         *([f"  does not fit {lacking}"] if lacking else []),
         f"  time         {output.seconds(p.seconds)}, limited by {p.bound}",
         f"  lower bound  {output.seconds(p.lower_s)}",
-        f"  rate         {output.rate(tokens_per_s)} tokens a second{_together(found)}",
+        f"  rate         {output.rate(tokens_per_second)} tokens a second{_together(found)}",
         *spent.lines(),
         f"  utilisation  {p.utilisation:.1%} of {peak / 1e12:.4g} TFLOP/s",
     ]
@@ -454,7 +454,7 @@ def _print_generation(
         "token_s": g.token_s,
         "seconds": g.seconds,
         "lower_s": g.lower_s,
-        "tokens_per_s": g.tokens_per_s,
+        "tokens_per_second": g.tokens_per_second,
         **asdict(spent),
     }
     if as_json:
@@ -473,7 +473,7 @@ def _print_generation(
     print(f"  first token  {output.seconds(g.first_s)}")
     print(f"  each next    {output.seconds(g.token_s)}{_growing(g)}")
     print(f"  all          {output.seconds(g.seconds)}, at least {output.seconds(g.lower_s)}")
-    print(f"  rate         {output.rate(g.tokens_per_s)} tokens a second{_together(found)}")
+    print(f"  rate         {output.rate(g.tokens_per_second)} tokens a second{_together(found)}")
     for line in spent.lines():
         print(line)
     print(output.grounds(p.rung, p.constants_from, p.device.spec_hash))

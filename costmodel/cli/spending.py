@@ -28,9 +28,9 @@ class Spent:
     cost_per_million_tokens: float | None
 
     @classmethod
-    def of(cls, found: Architecture, device: Device, tokens_per_s: float, price: float | None) -> Spent:
+    def of(cls, found: Architecture, device: Device, tokens_per_second: float, price: float | None) -> Spent:
         """Return what is spent at a rate of tokens, with a price per hour of each device."""
-        seconds = found.devices / tokens_per_s
+        seconds = found.devices / tokens_per_second
         return cls(
             energy_j_per_token=None if device.tdp_w is None else device.tdp_w * seconds,
             cost_per_million_tokens=None if price is None else 1e6 * price * seconds / 3600,

@@ -76,7 +76,7 @@ class Generation:
         return self.decode_s / (self.new - 1) if self.new > 1 else float("nan")
 
     @property
-    def tokens_per_s(self) -> float:
+    def tokens_per_second(self) -> float:
         """Throughput: new tokens of all sequences per second."""
         return self.batch * self.new / self.seconds
 

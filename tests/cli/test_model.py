@@ -107,7 +107,7 @@ def test_memory_is_divided_by_kind(costmodel, config):
 def test_energy_and_cost_of_a_token_are_those_of_all_devices(costmodel, config, use):
     words = ["model", config, "-m", "h200-sxm", "-D", "seq=64", "--use", use, "--tensor", "2"]
     answer = json.loads(costmodel(*words, "--price", "3.5", "--json").out)
-    rate = answer["tokens_per_s"]
+    rate = answer["tokens_per_second"]
     assert answer["energy_j_per_token"] == pytest.approx(2 * 700 / rate)
     assert answer["cost_per_million_tokens"] == pytest.approx(1e6 / (rate * 3600) * 2 * 3.5)
     said = costmodel(*words, "--price", "3.5").out
@@ -126,7 +126,7 @@ def test_times_by_part_and_by_limit_add_up(costmodel, config, use):
     assert not re.search(r"rate .*e\+", ended.out)
     answer = json.loads(costmodel(*words, "--json").out)
     assert answer["shapes"]["batch"] == 1
-    assert answer["tokens_per_s"] == pytest.approx((1 if use == "decode" else 64) / answer["seconds"])
+    assert answer["tokens_per_second"] == pytest.approx((1 if use == "decode" else 64) / answer["seconds"])
     for key in ("seconds_by_part", "seconds_by_bound"):
         assert sum(answer[key].values()) == pytest.approx(answer["seconds"])
 
