@@ -103,6 +103,14 @@ def test_memory_is_divided_by_kind(costmodel, config):
     assert re.search(r"memory +\S+ \w+: weights \S+ \w+, cache \S+ \w+\n", costmodel(*words).out)
 
 
+def test_an_answer_names_the_optimiser_in_one_spelling(costmodel, config):
+    words = ["model", config, "-m", "h200-sxm", "-D", "seq=64", "--use", "training"]
+    assert "optimizer" not in costmodel(*words).out
+    answer = json.loads(costmodel(*words, "--json").out)
+    assert "optimiser" in answer["memory_bytes_by_kind"].keys() & answer["seconds_by_part"].keys()
+    assert "optimizer" not in json.dumps(answer)
+
+
 @pytest.mark.parametrize("use", ["decode", "generation"])
 def test_energy_and_cost_of_a_token_are_those_of_all_devices(costmodel, config, use):
     words = ["model", config, "-m", "h200-sxm", "-D", "seq=64", "--use", use, "--tensor", "2"]
