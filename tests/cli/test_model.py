@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+import yaml
 
 import costmodel as cm
 from costmodel.hardware.loader import FOLDER
@@ -50,6 +51,36 @@ def test_a_sweep_takes_models_and_devices_in_yaml_by_what_they_hold(costmodel, t
     same = json.loads(costmodel("sweep", "gpt2", "-m", "t4", "l4", "--set", "dtype=fp16", *asked).out)
     assert mine == same
     assert len(mine) == 2
+
+
+@pytest.mark.parametrize("style", ["quoted keys", "flow"])
+def test_a_models_yaml_file_is_recognised_in_any_style(costmodel, tmp_path, style):
+    model, text = tmp_path / "model.yaml", (CATALOGUE / "gpt2.yaml").read_text(encoding="utf-8")
+    quoted = re.sub(r"^(\w+):", r'"\1":', text, flags=re.MULTILINE)
+    model.write_text(quoted if style != "flow" else json.dumps(yaml.safe_load(text)), encoding="utf-8")
+    asked = ("-m", "l4", "--use", "decode", "-D", "seq=8", "--columns", "seconds", "--json")
+    mine, same = (json.loads(costmodel("sweep", what, *asked).out) for what in (model, "gpt2"))
+    assert mine == same
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"model_type": llama, "hidden_size": 64}', "wanted the keys name, sources, figures"),
+        ('{"model_type": llama, "hidden_size": [', "not YAML"),
+        ("[" * 5000, "line 1: nested deeper than"),
+        ("- figures", "wanted a mapping of keys to values"),
+        ("a: &b {figures: 1}\nc: *b", "unknown key 'a'"),
+        ("\x00figures: 1", "not YAML"),
+    ],
+)
+def test_a_faulty_yaml_file_of_a_model_is_refused_in_one_line(costmodel, tmp_path, text, said):
+    file = tmp_path / "model.yaml"
+    file.write_text(text, encoding="utf-8")
+    ended = costmodel("sweep", file, "-m", "t4", "--use", "decode", "-D", "seq=8")
+    assert (ended.status, ended.out) == (2, "")
+    assert said in ended.err
+    assert ended.err.count("\n") == 1
 
 
 def test_a_models_file_without_a_use_is_refused_as_a_model(costmodel, tmp_path, config):
