@@ -13,7 +13,7 @@ import typer
 from costmodel.cli import options as o
 from costmodel.cli import output
 from costmodel.cli.spending import Spent
-from costmodel.cli.uses import MODEL_USES, say_if_too_long, say_if_wider_than_a_node, sizes_of_use
+from costmodel.cli.uses import MODEL_USES, machines, say_if_too_long, say_if_wider_than_a_node, sizes_of_use
 from costmodel.errors import CostmodelError, SizeError, UnavailableError, unknown_name
 from costmodel.files import check_writable
 
@@ -404,7 +404,7 @@ def _print(
         return
     peak = p.device.peak(p.layer.dtype)
     lines = [
-        f"{p.layer.label} on {_machines(found, p)}",
+        f"{p.layer.label} on {machines(p.device, found.devices)}",
         f"  {output.sizes(p.sizes)}",
         f"  parameters   {found.parameters:,}",
         f"  FLOP         {output.count(p.matrix_flops, 'FLOP')} in products",
@@ -439,11 +439,6 @@ def _together(found: Architecture) -> str:
     return "" if found.devices == 1 else f", all {found.devices} devices together"
 
 
-def _machines(found: Architecture, p: Prediction) -> str:
-    """Return the device, or the number of devices of which the answer describes each."""
-    return p.device.name if found.devices == 1 else f"each of {found.devices} × {p.device.name} in one node"
-
-
 def _print_generation(
     found: Architecture, g: Generation, kinds: dict[str, float], lacking: str | None, spent: Spent,
     as_json: bool,
@@ -466,7 +461,7 @@ def _print_generation(
         answer = {**about, **numbers, **memory, **room, **grounds}
         output.print_json(output.made_with(p.device.spec_hash) | answer)
         return
-    print(f"{g.label} on {_machines(found, p)}: {g.new} tokens after {output.sizes(g.sizes)}")
+    print(f"{g.label} on {machines(p.device, found.devices)}: {g.new} tokens after {output.sizes(g.sizes)}")
     print(f"  memory       {output.count(held, 'bytes')}{_by_kind(kinds)}")
     if lacking:
         print(f"  does not fit {lacking}")

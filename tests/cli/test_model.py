@@ -443,6 +443,24 @@ def test_a_node_of_more_devices_than_links_join_is_answered_and_said(costmodel, 
     )
 
 
+@pytest.mark.parametrize(
+    ("device", "number", "where"),
+    [
+        ("h100-sxm", 8, "in one node"),
+        ("h100-sxm", 16, "as if they were in one node"),
+        ("gb200", 16, "in one node"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("command", "use"),
+    [("model", ["decode"]), ("explain", ["decode"]), ("model", ["generation", "--new", "2"])],
+)
+def test_the_headline_claims_a_node_no_wider_than_links_join(costmodel, command, use, device, number, where):
+    words = (command, "llama-2-7b", "-m", device, "-D", "seq=64", "--tensor", str(number), "--use", *use)
+    headline = costmodel(*words).out.splitlines()[0]
+    assert re.search(f" on each of {number} × nvidia/{device} {where}(:|$)", headline)
+
+
 def test_a_node_as_wide_as_links_join_is_nothing_to_say(costmodel):
     """GB200's join 72."""
     assert costmodel("model", *DECODE, "--tensor", "8").err == ""
