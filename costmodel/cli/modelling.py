@@ -444,6 +444,7 @@ def _print_generation(
     as_json: bool,
 ) -> None:  # fmt: skip
     p, held = g.prefill, sum(kinds.values())
+    rung, origins = g.grounds
     numbers: dict[str, Any] = {
         "first_s": g.first_s,
         "token_s": g.token_s,
@@ -454,10 +455,10 @@ def _print_generation(
     }
     if as_json:
         shapes = {**g.sizes, "new": g.new}
-        about = {"model": found.name, "device": p.device.name, "rung": p.rung, "shapes": shapes}
+        about = {"model": found.name, "device": p.device.name, "rung": rung, "shapes": shapes}
         memory = {"memory_bytes": held, "memory_bytes_by_kind": kinds}
         room = {"fits": lacking is None, "lacking": lacking}
-        grounds = {"devices": found.devices, "constants_from": p.constants_from}
+        grounds = {"devices": found.devices, "constants_from": origins}
         answer = {**about, **numbers, **memory, **room, **grounds}
         output.print_json(output.made_with(p.device.spec_hash) | answer)
         return
@@ -471,7 +472,7 @@ def _print_generation(
     print(f"  rate         {output.rate(g.tokens_per_second)} tokens a second{_together(found)}")
     for line in spent.lines():
         print(line)
-    print(output.grounds(p.rung, p.constants_from, p.device.spec_hash))
+    print(output.grounds(rung, origins, p.device.spec_hash))
 
 
 def _growing(g: Generation) -> str:

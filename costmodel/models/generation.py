@@ -13,7 +13,7 @@ from costmodel.errors import SizeError
 from costmodel.evaluate import as_one_size
 from costmodel.hardware import Device
 from costmodel.models.architecture import Architecture
-from costmodel.predict import predict
+from costmodel.predict import predict, together
 from costmodel.prediction import Prediction
 
 Array = NDArray[np.float64]
@@ -49,6 +49,12 @@ class Generation:
         """Number of sequences, and tokens of each prompt, which are an encoder's if there is one."""
         asked = self.prefill.sizes
         return {"batch": asked["batch"], "seq": asked.get("seq_kv", asked["seq"])}
+
+    @property
+    def grounds(self) -> tuple[str, str]:
+        """The lowest rung of the pass over the prompt and the steps, and all origins of their constants."""
+        passes = [self.prefill] if self.decode is None else [self.prefill, self.decode]
+        return together((each.rung, each.constants_from) for each in passes)
 
     @property
     def first_s(self) -> float:

@@ -183,6 +183,19 @@ def test_generation_is_the_first_token_and_the_next_ones(costmodel, config):
     assert re.search(r"all +\d\d,\d{3} s, at least \d\d,\d{3} s\n", hours)
 
 
+def test_generation_names_the_constants_of_its_pass_and_of_its_steps(costmodel):
+    """Of an A10, attention over a cache has those of an L40S, which the pass over the prompt does not."""
+    words = ["model", "llama-2-7b", "-m", "a10", "-D", "seq=64"]
+    whole, first, next_ = (
+        json.loads(costmodel(*words, "--json", "--use", *use).out)["constants_from"].split(", ")
+        for use in (["generation", "--new", "2"], ["prefill"], ["decode"])
+    )
+    assert set(next_) - set(first)
+    assert whole == sorted({*first, *next_})
+    said = costmodel(*words, "--use", "generation", "--new", "2").out
+    assert f"\nrung kernel, constants from {', '.join(whole)}\n" in said
+
+
 def test_generation_says_its_formats_and_divides_its_memory_by_kind(costmodel):
     """Llama 2 7B: 2 x 32 layers x 4096 numbers of 2 bytes, for 8 + 1000 tokens of 200 sequences."""
     words = ["model", "llama-2-7b", "-m", "h200-sxm", "--use", "generation"]
