@@ -393,12 +393,13 @@ def _print(
 ) -> None:  # fmt: skip
     from costmodel.models._part import part_of
 
+    held = sum(kinds.values())
     by_part, by_limit = (output.time_by(p.phases, of) for of in (part_of, output.limit_of))
     if as_json:
         # Whether it fits depends on the room that a model has, as in the text: not all memory is the model's.
         room = {"fits": lacking is None, "lacking": lacking}
         answer = {**p.to_dict(), "model": found.name, "parameters": found.parameters, **room}
-        answer |= {"memory_bytes_by_kind": kinds, "devices": found.devices}
+        answer |= {"memory_bytes": held, "memory_bytes_by_kind": kinds, "devices": found.devices}
         answer |= {"tokens_per_second": tokens_per_second, **asdict(spent)}
         output.print_json({**answer, "seconds_by_part": by_part, "seconds_by_bound": by_limit})
         return
@@ -408,7 +409,7 @@ def _print(
         f"  {output.sizes(p.sizes)}",
         f"  parameters   {found.parameters:,}",
         f"  FLOP         {output.count(p.matrix_flops, 'FLOP')} in products",
-        f"  memory       {output.count(p.footprint_bytes, 'bytes')}{_by_kind(kinds)}",
+        f"  memory       {output.count(held, 'bytes')}{_by_kind(kinds)}",
         *([f"  does not fit {lacking}"] if lacking else []),
         f"  time         {output.seconds(p.seconds)}, limited by {p.bound}",
         f"  lower bound  {output.seconds(p.lower_s)}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from costmodel.cli import output
 from costmodel.units import render
 
 if TYPE_CHECKING:
@@ -41,6 +42,6 @@ class Spent:
         energy, cost = self.energy_j_per_token, self.cost_per_million_tokens
         said = {
             "energy": energy and f"at most {render(energy, 'J')} a token, at rated power",
-            "cost": None if cost is None else f"{cost:.3g} for a million tokens",
+            "cost": None if cost is None else f"{output.cost(cost)} for a million tokens",
         }
         return [f"  {name:<11}  {words}" for name, words in said.items() if words]

@@ -9,6 +9,7 @@ import yaml
 import costmodel as cm
 from costmodel.hardware.loader import FOLDER
 from costmodel.models.config import CATALOGUE
+from costmodel.units import render
 
 
 @pytest.fixture
@@ -140,6 +141,25 @@ def test_an_answer_names_the_optimiser_in_one_spelling(costmodel, config):
     answer = json.loads(costmodel(*words, "--json").out)
     assert "optimiser" in answer["memory_bytes_by_kind"].keys() & answer["seconds_by_part"].keys()
     assert "optimizer" not in json.dumps(answer)
+
+
+@pytest.mark.parametrize("model", ["bert-large", "gpt2"])
+def test_the_memory_stated_is_the_sum_of_its_kinds(costmodel, model):
+    """Of a training, `footprint_bytes` counts part by part, and is up to 3 % apart from a plan's formulas."""
+    words = ["model", model, "-m", "h200-sxm", "-D", "seq=512", "batch=8", "--use", "training"]
+    answer = json.loads(costmodel(*words, "--json").out)
+    kinds = answer["memory_bytes_by_kind"]
+    assert answer["memory_bytes"] == sum(kinds.values())
+    assert f"  memory       {render(answer['memory_bytes'], 'bytes')}: weights " in costmodel(*words).out
+
+
+@pytest.mark.parametrize(("price", "said"), [("2", r"[1-9]\.\d\d"), ("200000", r"\d{3},\d{3}")])
+def test_large_costs_are_written_without_exponents(costmodel, price, said):
+    given = ("-m", "h200-sxm", "--rung", "bound", "--price", price)
+    words = ["model", "llama-2-7b", *given, "--use", "decode", "-D", "seq=64"]
+    assert re.search(rf"\n  cost         {said} for a million tokens\n", costmodel(*words).out)
+    words = ["plan", "gpt2", *given, "--devices", "8", "-D", "batch=65536", "seq=1024"]
+    assert re.search(r" and a cost of [\d,.]+\n", costmodel(*words).out)
 
 
 @pytest.mark.parametrize("use", ["decode", "generation"])
