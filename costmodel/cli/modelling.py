@@ -463,7 +463,8 @@ def _print_generation(
         answer = {**about, **numbers, **memory, **room, **grounds}
         output.print_json(output.made_with(p.device.spec_hash) | answer)
         return
-    print(f"{g.label} on {machines(p.device, found.devices)}: {g.new} tokens after {output.sizes(g.sizes)}")
+    new = "1 token" if g.new == 1 else f"{g.new} tokens"
+    print(f"{g.label} on {machines(p.device, found.devices)}: {new} after {output.sizes(g.sizes)}")
     print(f"  memory       {output.count(held, 'bytes')}{_by_kind(kinds)}")
     if lacking:
         print(f"  does not fit {lacking}")

@@ -120,7 +120,7 @@ def plan(
 
 
 def _print(what: str, found: pd.DataFrame, top: int) -> None:
-    print(f"{what}: {len(found):,} layouts fit")
+    print(f"{what}: {'1 layout fits' if len(found) == 1 else f'{len(found):,} layouts fit'}")
     mixture = (found["expert"] * found["expert_tensor"] > 1).any()
     choices = [name for name in _CHOICES if mixture or not name.startswith("expert")]
     best, head = found.iloc[0], found.head(top)

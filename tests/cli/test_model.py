@@ -143,6 +143,19 @@ def test_an_answer_names_the_optimiser_in_one_spelling(costmodel, config):
     assert "optimizer" not in json.dumps(answer)
 
 
+@pytest.mark.parametrize(("new", "said"), [("1", "1 token after"), ("2", "2 tokens after")])
+def test_a_generation_counts_in_the_singular_too(costmodel, config, new, said):
+    words = ("-m", "h200-sxm", "-D", "seq=64", "--use", "generation", "--new", new)
+    assert f": {said} batch=1 seq=64\n" in costmodel("model", config, *words).out
+
+
+@pytest.mark.parametrize(("seq", "said"), [("128", ": 2 layouts fit\n"), ("32768", ": 1 layout fits\n")])
+def test_a_plan_counts_in_the_singular_too(costmodel, seq, said):
+    """With 32,768 tokens, the activations of a step fit only if they are recomputed."""
+    words = ("plan", "llama-2-7b", "-m", "h200-sxm", "--devices", "1", "-D", "batch=1", f"seq={seq}")
+    assert said in costmodel(*words, "--rung", "bound").out
+
+
 @pytest.mark.parametrize("model", ["bert-large", "gpt2"])
 def test_the_memory_stated_is_the_sum_of_its_kinds(costmodel, model):
     """Of a training, `footprint_bytes` counts part by part, and is up to 3 % apart from a plan's formulas."""
