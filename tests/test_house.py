@@ -52,7 +52,7 @@ MAY_IMPORT = {
     "models": ("cost", "layers", "evaluate", "predict", "prediction", "hardware"),
     "capture": ("cost", "layers", "evaluate", "predict", "models"),
     "explain": ("layers", "predict", "prediction", "hardware"),
-    "parallel": ("layers", "evaluate", "predict", "hardware", "kernels", "calibration", "choosing", "models"),
+    "parallel": ("layers", "evaluate", "plan", "predict", "prediction", "hardware", "kernels", "models"),
     "crossing": ("answer", "layers", "evaluate", "predict", "hardware"),
     "sweep": ("layers", "evaluate", "plan", "predict", "prediction", "hardware"),
     "measured": ("layers", "evaluate", "predict", "hardware", "kernels"),

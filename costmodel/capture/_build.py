@@ -100,7 +100,7 @@ def _updates(optimizer: str, trained: Sequence[Operand], dtype: str, fusion: str
         master=False,
     )
     params = sp.Add(*(operand.elements for operand in trained))
-    return (Part.of("optimizer", layer, params=params, tensors=len(trained)),)
+    return (Part.of("optimiser", layer, params=params, tensors=len(trained)),)
 
 
 def _settled(call: Call, trace: Trace) -> Call:

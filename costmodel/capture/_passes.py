@@ -13,6 +13,7 @@ from costmodel.capture._parts import CapturedPart, Example, format_of, size_of
 from costmodel.capture._records import WIDTHS, Call, Operand, Piece
 from costmodel.cost import ONE, ZERO
 from costmodel.layers import Layer
+from costmodel.layers._kernels import POINTWISE, POINTWISE_GRADIENT
 from costmodel.layers.pointwise import Norm, Softmax
 from costmodel.models import Part
 
@@ -74,10 +75,9 @@ def memory(call: Call, example: Example) -> Memory:
     vector, special = _ops.arithmetic(call.op, known)
     if call.op == "pow" and call.args[1:] and call.args[1] in (2, 3, 2.0, 3.0):
         vector, special = int(call.args[1]) - 1, 0
-    if call.op == "gelu" and call.kwargs.get("approximate") == "tanh":
-        vector, special = 8, 1
-    if call.op == "gelu_backward" and call.kwargs.get("approximate") == "tanh":
-        vector, special = 16, 1
+    if _is_tanh_gelu(call):
+        counts = POINTWISE if call.op == "gelu" else POINTWISE_GRADIENT
+        vector, special = counts["gelu-tanh"].vector, counts["gelu-tanh"].special
     reduced, by_rows = None, False
     if known == "reduction" and call.outputs:
         reduced, by_rows = call.outputs[0], _reduces_rows(call)
@@ -85,6 +85,11 @@ def memory(call: Call, example: Example) -> Memory:
     return Memory(
         call, known, table, reads, writes, vector * numel, special * numel, reduced=reduced, by_rows=by_rows
     )
+
+
+def _is_tanh_gelu(call: Call) -> bool:
+    """Return whether an operation is GELU's approximation by tanh, or its gradient."""
+    return call.op in ("gelu", "gelu_backward") and call.kwargs.get("approximate") == "tanh"
 
 
 def _traffic(call: Call, known: str) -> tuple[dict[Piece, sp.Expr], dict[Piece, sp.Expr]]:
@@ -198,7 +203,9 @@ def pass_of(
         dtype=format_of(widest),
         title=" + ".join(names[:4]) + (f" + {len(names) - 4} more" if len(names) > 4 else ""),
         op=op,
-        borrowed=len(group) > 1 or _ops.THEMSELVES.get(group[0].call.op) != op,
+        borrowed=len(group) > 1
+        or _ops.THEMSELVES.get(group[0].call.op) != op
+        or _is_tanh_gelu(group[0].call),
         pattern=pattern,
         rows=rows,
         cols=cols,

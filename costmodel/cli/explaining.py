@@ -9,7 +9,7 @@ import typer
 
 from costmodel.cli import options as o
 from costmodel.cli import output
-from costmodel.cli.uses import say_if_too_long, say_if_wider_than_a_node, sizes_of_use, used
+from costmodel.cli.uses import machines, say_if_too_long, say_if_wider_than_a_node, sizes_of_use, used
 from costmodel.errors import CostmodelError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def explain(
         }
         output.print_json(output.made_with(device.spec_hash) | answer)
         return
-    on = device.name if tensor == 1 else f"each of {tensor} × {device.name} in one node"
+    on = machines(device, tensor)
     print(f"{layer.label} on {on}: {output.seconds(p.seconds)} ({p.rung}), limited by {p.bound}")
     whole, alone = sum(limits.values()), p.limits_s
     names = sorted(alone, key=lambda name: (limits.get(name, 0.0), alone[name]), reverse=True)

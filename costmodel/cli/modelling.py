@@ -13,7 +13,7 @@ import typer
 from costmodel.cli import options as o
 from costmodel.cli import output
 from costmodel.cli.spending import Spent
-from costmodel.cli.uses import MODEL_USES, say_if_too_long, say_if_wider_than_a_node, sizes_of_use
+from costmodel.cli.uses import MODEL_USES, machines, say_if_too_long, say_if_wider_than_a_node, sizes_of_use
 from costmodel.errors import CostmodelError, SizeError, UnavailableError, unknown_name
 from costmodel.files import check_writable
 
@@ -218,7 +218,7 @@ def _generate(
     _, most, length = memory.generating(prompt=prompt, new=new, batch=batch)
     kinds = _kinds(memory, most, batch=batch, length=length)
     lacking = memory.lacking(most, batch=batch, length=length)
-    spent = Spent.of(found, device, answer.tokens_per_s, price)
+    spent = Spent.of(found, device, answer.tokens_per_second, price)
     # An encoder's prompt and its decoder's tokens are two sequences.
     longest = max(prompt, new) if found.family.encodes else prompt + new
     say_if_too_long(found.name, found.context, {"seq": longest})
@@ -388,31 +388,32 @@ def _held(found: Architecture, dtype: str, sizes: dict[str, float]) -> dict[str,
 
 
 def _print(
-    found: Architecture, p: Prediction, tokens_per_s: float, kinds: dict[str, float], lacking: str | None,
-    spent: Spent, as_json: bool,
+    found: Architecture, p: Prediction, tokens_per_second: float, kinds: dict[str, float],
+    lacking: str | None, spent: Spent, as_json: bool,
 ) -> None:  # fmt: skip
     from costmodel.models._part import part_of
 
+    held = sum(kinds.values())
     by_part, by_limit = (output.time_by(p.phases, of) for of in (part_of, output.limit_of))
     if as_json:
         # Whether it fits depends on the room that a model has, as in the text: not all memory is the model's.
         room = {"fits": lacking is None, "lacking": lacking}
         answer = {**p.to_dict(), "model": found.name, "parameters": found.parameters, **room}
-        answer |= {"memory_bytes_by_kind": kinds, "devices": found.devices}
-        answer |= {"tokens_per_s": tokens_per_s, **asdict(spent)}
+        answer |= {"memory_bytes": held, "memory_bytes_by_kind": kinds, "devices": found.devices}
+        answer |= {"tokens_per_second": tokens_per_second, **asdict(spent)}
         output.print_json({**answer, "seconds_by_part": by_part, "seconds_by_bound": by_limit})
         return
     peak = p.device.peak(p.layer.dtype)
     lines = [
-        f"{p.layer.label} on {_machines(found, p)}",
+        f"{p.layer.label} on {machines(p.device, found.devices)}",
         f"  {output.sizes(p.sizes)}",
         f"  parameters   {found.parameters:,}",
         f"  FLOP         {output.count(p.matrix_flops, 'FLOP')} in products",
-        f"  memory       {output.count(p.footprint_bytes, 'bytes')}{_by_kind(kinds)}",
+        f"  memory       {output.count(held, 'bytes')}{_by_kind(kinds)}",
         *([f"  does not fit {lacking}"] if lacking else []),
         f"  time         {output.seconds(p.seconds)}, limited by {p.bound}",
         f"  lower bound  {output.seconds(p.lower_s)}",
-        f"  rate         {output.rate(tokens_per_s)} tokens a second{_together(found)}",
+        f"  rate         {output.rate(tokens_per_second)} tokens a second{_together(found)}",
         *spent.lines(),
         f"  utilisation  {p.utilisation:.1%} of {peak / 1e12:.4g} TFLOP/s",
     ]
@@ -439,44 +440,41 @@ def _together(found: Architecture) -> str:
     return "" if found.devices == 1 else f", all {found.devices} devices together"
 
 
-def _machines(found: Architecture, p: Prediction) -> str:
-    """Return the device, or the number of devices of which the answer describes each."""
-    return p.device.name if found.devices == 1 else f"each of {found.devices} × {p.device.name} in one node"
-
-
 def _print_generation(
     found: Architecture, g: Generation, kinds: dict[str, float], lacking: str | None, spent: Spent,
     as_json: bool,
 ) -> None:  # fmt: skip
     p, held = g.prefill, sum(kinds.values())
+    rung, origins = g.grounds
     numbers: dict[str, Any] = {
         "first_s": g.first_s,
         "token_s": g.token_s,
         "seconds": g.seconds,
         "lower_s": g.lower_s,
-        "tokens_per_s": g.tokens_per_s,
+        "tokens_per_second": g.tokens_per_second,
         **asdict(spent),
     }
     if as_json:
         shapes = {**g.sizes, "new": g.new}
-        about = {"model": found.name, "device": p.device.name, "rung": p.rung, "shapes": shapes}
+        about = {"model": found.name, "device": p.device.name, "rung": rung, "shapes": shapes}
         memory = {"memory_bytes": held, "memory_bytes_by_kind": kinds}
         room = {"fits": lacking is None, "lacking": lacking}
-        grounds = {"devices": found.devices, "constants_from": p.constants_from}
+        grounds = {"devices": found.devices, "constants_from": origins}
         answer = {**about, **numbers, **memory, **room, **grounds}
         output.print_json(output.made_with(p.device.spec_hash) | answer)
         return
-    print(f"{g.label} on {_machines(found, p)}: {g.new} tokens after {output.sizes(g.sizes)}")
+    new = "1 token" if g.new == 1 else f"{g.new} tokens"
+    print(f"{g.label} on {machines(p.device, found.devices)}: {new} after {output.sizes(g.sizes)}")
     print(f"  memory       {output.count(held, 'bytes')}{_by_kind(kinds)}")
     if lacking:
         print(f"  does not fit {lacking}")
     print(f"  first token  {output.seconds(g.first_s)}")
     print(f"  each next    {output.seconds(g.token_s)}{_growing(g)}")
     print(f"  all          {output.seconds(g.seconds)}, at least {output.seconds(g.lower_s)}")
-    print(f"  rate         {output.rate(g.tokens_per_s)} tokens a second{_together(found)}")
+    print(f"  rate         {output.rate(g.tokens_per_second)} tokens a second{_together(found)}")
     for line in spent.lines():
         print(line)
-    print(output.grounds(p.rung, p.constants_from, p.device.spec_hash))
+    print(output.grounds(rung, origins, p.device.spec_hash))
 
 
 def _growing(g: Generation) -> str:

@@ -113,7 +113,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace the output if it e
 #: Endings of YAML files.
 _YAML = (".yaml", ".yml")
 #: Keys of a model's YAML file; a device's spec has neither.
-_OF_A_MODEL = re.compile(r"^(figures|model_type):", re.MULTILINE)
+_OF_A_MODEL = ("figures", "model_type")
 _BRACKETS = re.compile(r"(?P<name>[^\[\]]+)(?:\[(?P<options>[^\[\]]*)\])?\Z")
 
 
@@ -336,10 +336,13 @@ def is_configuration(name: str) -> bool:
 
 def _is_of_a_model(path: Path) -> bool:
     """Return whether a YAML file is a model's: a device's spec has the same ending."""
+    from costmodel.hardware import yamlfile
+
     try:
-        return _OF_A_MODEL.search(path.read_text(encoding="utf-8", errors="replace")) is not None
-    except (OSError, ValueError):
+        keys = yamlfile.parse(yamlfile.read_text(path)).data
+    except CostmodelError:
         return False  # reading it as a device's spec says what is wrong
+    return any(key in keys for key in _OF_A_MODEL)
 
 
 def layers_and_devices(names: Iterable[str]) -> tuple[list[str], list[str]]:

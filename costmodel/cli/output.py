@@ -148,6 +148,11 @@ def rate(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
+def cost(value: float) -> str:
+    """Return an amount of money: without decimals from a thousand on, else with three digits."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
 def note(text: str) -> None:
     """Print a line of progress to the terminal, if there is one."""
     if sys.stderr.isatty():

@@ -120,7 +120,7 @@ def plan(
 
 
 def _print(what: str, found: pd.DataFrame, top: int) -> None:
-    print(f"{what}: {len(found):,} layouts fit")
+    print(f"{what}: {'1 layout fits' if len(found) == 1 else f'{len(found):,} layouts fit'}")
     mixture = (found["expert"] * found["expert_tensor"] > 1).any()
     choices = [name for name in _CHOICES if mixture or not name.startswith("expert")]
     best, head = found.iloc[0], found.head(top)
@@ -137,7 +137,7 @@ def _print(what: str, found: pd.DataFrame, top: int) -> None:
     where = ", ".join(f"{name} {share:.0%}" for name, share in kept.items())
     print(f"where the fastest step goes: {where}")
     spent = [f"{render(best['energy_j'], 'J')} at rated power"] if best["energy_j"] > 0 else []
-    spent += [f"a cost of {best['cost']:.3g}"] if "cost" in found else []
+    spent += [f"a cost of {output.cost(float(best['cost']))}"] if "cost" in found else []
     if spent:
         print(f"and takes {' and '.join(spent)}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from costmodel.cli import output
 from costmodel.units import render
 
 if TYPE_CHECKING:
@@ -28,9 +29,9 @@ class Spent:
     cost_per_million_tokens: float | None
 
     @classmethod
-    def of(cls, found: Architecture, device: Device, tokens_per_s: float, price: float | None) -> Spent:
+    def of(cls, found: Architecture, device: Device, tokens_per_second: float, price: float | None) -> Spent:
         """Return what is spent at a rate of tokens, with a price per hour of each device."""
-        seconds = found.devices / tokens_per_s
+        seconds = found.devices / tokens_per_second
         return cls(
             energy_j_per_token=None if device.tdp_w is None else device.tdp_w * seconds,
             cost_per_million_tokens=None if price is None else 1e6 * price * seconds / 3600,
@@ -41,6 +42,6 @@ class Spent:
         energy, cost = self.energy_j_per_token, self.cost_per_million_tokens
         said = {
             "energy": energy and f"at most {render(energy, 'J')} a token, at rated power",
-            "cost": None if cost is None else f"{cost:.3g} for a million tokens",
+            "cost": None if cost is None else f"{output.cost(cost)} for a million tokens",
         }
         return [f"  {name:<11}  {words}" for name, words in said.items() if words]

@@ -80,6 +80,14 @@ def sizes_of_use(command: str, model: Model, sizes: Mapping[str, Any], use: str)
     return {name: value for name, value in given.items() if name not in lengths}
 
 
+def machines(device: Device, number: int) -> str:
+    """Return the device, or the number of devices of which an answer describes each."""
+    if number == 1:
+        return device.name
+    node = "in one node" if number <= device.joined else "as if they were in one node"
+    return f"each of {number} × {device.name} {node}"
+
+
 def say_if_wider_than_a_node(number: int, *devices: Device) -> None:
     """Warn if more devices are taken for one node than links of that device are known to join."""
     for device in dict.fromkeys(devices):

@@ -16,6 +16,7 @@ from costmodel.layers._kernels import (
     POINTWISE_GRADIENT,
     Pointwise,
     gated,
+    measured,
     measured_gated,
     norm,
     softmax,
@@ -101,17 +102,14 @@ class Elementwise(_Table):
         self.check_forward_only("in_place=true", chosen=self.in_place)
         self.check_forward_only("shared=true", chosen=self.shared)
 
-    @property
-    def _measured(self) -> str:
-        """The operation's name in the measurements."""
-        named = {"relu", "tanh", "gelu", "silu"}
-        name = self.op.removesuffix("-tanh").replace("-", "_")
-        return name if name in named else f"elementwise_{name}"
+    def _measured(self) -> dict[str, Any]:
+        """The operation's name in the measurements, with what else `stream` is told of it."""
+        if self.op.endswith(AND_MUL):
+            return measured_gated(self.op.removesuffix(AND_MUL))
+        return measured(self.op) or {"op": f"elementwise_{self.op.replace('-', '_')}"}
 
     def _pass(self, name: str, **counts: Any) -> tuple[Phase, ...]:
-        function = self.op.removesuffix(AND_MUL)
-        one = measured_gated(function) if function != self.op else {"op": self._measured}
-        return (stream(self, name, rows=M, cols=N, **one, **counts),)
+        return (stream(self, name, rows=M, cols=N, **self._measured(), **counts),)
 
     def forward(self) -> tuple[Phase, ...]:
         """One pass."""

@@ -153,10 +153,7 @@ def pointwise(use: Use, name: str, op: str, width: Size, *, rows: sp.Expr | None
 
 
 def gate(use: Use, name: str, width: Size, function: str = "silu") -> Part:
-    """Return the product of a tensor with an equally large gate f(z): two reads, one write.
-
-    σ(z) passes for SiLU(z), whose arithmetic is the same forward.
-    """
+    """Return the product of a tensor with an equally large gate f(z): two reads, one write."""
     return pointwise(use, name, f"{function}-and-mul", width)
 
 

@@ -39,7 +39,7 @@ class Heads:
     window : int, optional
         Positions that a query sees, its own included; None: all.
     gated : bool
-        Whether the output is multiplied by a gate of the same width, computed with Q.
+        Whether the output is multiplied by a gate of the same width, σ of what is computed with Q.
     causal : bool
         Whether a position sees only itself and those before it.
     """
@@ -93,7 +93,7 @@ def self_attention(use: Use, a: Heads, name: str = "") -> Iterator[Part]:
     if not a.gated:
         yield after(middle, output)
         return
-    gated = gate(use, f"{name}output gate", a.query)
+    gated = gate(use, f"{name}output gate", a.query, "sigmoid")
     yield keeping(gated, sp.Rational(1, 2)) if keeps_its_output(middle) else gated  # only the gate is its own
     yield output
 

@@ -202,7 +202,7 @@ class Architecture:
         if optimizer is None:
             return model
         step = OptimizerStep(dtype=dtype, optimiser=optimizer)
-        return dataclasses.replace(model, updates=(Part.of("optimizer", step, params=self.parameters),))
+        return dataclasses.replace(model, updates=(Part.of("optimiser", step, params=self.parameters),))
 
     @typed
     def prefill(self, dtype: str = "bf16", *, attention: str = "tiled") -> Model:

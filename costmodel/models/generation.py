@@ -13,7 +13,7 @@ from costmodel.errors import SizeError
 from costmodel.evaluate import as_one_size
 from costmodel.hardware import Device
 from costmodel.models.architecture import Architecture
-from costmodel.predict import predict
+from costmodel.predict import predict, together
 from costmodel.prediction import Prediction
 
 Array = NDArray[np.float64]
@@ -51,6 +51,12 @@ class Generation:
         return {"batch": asked["batch"], "seq": asked.get("seq_kv", asked["seq"])}
 
     @property
+    def grounds(self) -> tuple[str, str]:
+        """The lowest rung of the pass over the prompt and the steps, and all origins of their constants."""
+        passes = [self.prefill] if self.decode is None else [self.prefill, self.decode]
+        return together((each.rung, each.constants_from) for each in passes)
+
+    @property
     def first_s(self) -> float:
         """Time to the first token [s]."""
         return float(self.prefill.seconds)
@@ -76,7 +82,7 @@ class Generation:
         return self.decode_s / (self.new - 1) if self.new > 1 else float("nan")
 
     @property
-    def tokens_per_s(self) -> float:
+    def tokens_per_second(self) -> float:
         """Throughput: new tokens of all sequences per second."""
         return self.batch * self.new / self.seconds
 

@@ -13,13 +13,13 @@ from numpy.typing import ArrayLike
 
 from costmodel import hardware
 from costmodel.arguments import typed
-from costmodel.calibration import Wanted
-from costmodel.choosing import choose
 from costmodel.errors import CostmodelError, UnavailableError
 from costmodel.evaluate import as_one_size
-from costmodel.kernels import collective
 from costmodel.kernels.base import Array
-from costmodel.predict import as_device
+from costmodel.layers.collective import Collective
+from costmodel.plan import Plan, make_plan
+from costmodel.predict import as_device, bind_on
+from costmodel.prediction import Prediction
 
 #: Devices per node where links join no more.
 _NODE = 8
@@ -93,27 +93,38 @@ class Cluster:
         """The device."""
         return as_device(self.device)
 
-    def collective_s(self, name: str, size: ArrayLike, devices: ArrayLike, node: ArrayLike) -> Array:
+    def collective_s(
+        self, name: str, size: ArrayLike, devices: ArrayLike, node: ArrayLike, *, rung: str | None = None
+    ) -> Array:
         """Return the time of a collective [s].
 
         Parameters
         ----------
         name : str
-            Name of the collective in ``costmodel.kernels.collective``.
+            Option `collective` of the layer of that name.
         size : array_like
             Buffer of one device [bytes].
         devices, node : array_like
             Number of devices that take part, and how many of them fit into one node: below 1 if a device
             here is a group that is wider than a node.
+        rung : str, optional
+            See `costmodel.predict`.
         """
-        # Bytes are bytes: any format's constants do.
-        wanted = Wanted("collective", name.replace("-", "_"), "bf16")
-        estimate = collective.seconds(
-            self.machine,
-            choose(self.machine, wanted).constants,
-            size=size,
-            devices=devices,
-            node=np.maximum(1.0, node),
-            collective=name,
-        )
-        return np.asarray(estimate.seconds)
+        if np.all(np.equal(devices, 1)):
+            return np.zeros(np.broadcast_shapes(*map(np.shape, (size, devices, node))))
+        made = self._collective(name, rung)
+        sizes = bind_on(self.machine, made.layer, {"m": 1, "n": 1, "devices": 1})
+        # These are not checked as a user's sizes are: shares of a buffer or of a node need not be whole.
+        sizes["m"] = np.asarray(size) / float(made.layer.bytes)
+        sizes["devices"] = np.asarray(devices, dtype=np.float64)
+        sizes["node"] = np.maximum(1.0, node)
+        return np.asarray(Prediction(plan=made, shapes=sizes).seconds)
+
+    def grounds(self, name: str, rung: str | None = None) -> tuple[str, str]:
+        """Return the rung of a collective's time, and the origins of its constants."""
+        made = self._collective(name, rung)
+        return made.rung, made.constants_from
+
+    def _collective(self, name: str, rung: str | None) -> Plan:
+        """Return the plan of a collective; bytes are bytes, so any format does."""
+        return make_plan(Collective(collective=name), self.machine, rung, "warm", (None, None, None))

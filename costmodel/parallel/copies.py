@@ -42,7 +42,12 @@ def held(groups: Sequence[Group], zero: int, stage: int) -> Array:
 
 
 def exchanges(
-    groups: Sequence[Group], cluster: Cluster, zero: int, gradient_bytes: float, weight_bytes: float
+    groups: Sequence[Group],
+    cluster: Cluster,
+    zero: int,
+    gradient_bytes: float,
+    weight_bytes: float,
+    rung: str | None,
 ) -> tuple[Array, Array]:
     """Return the time of exchanging all gradients, and of gathering all weights [s].
 
@@ -56,13 +61,19 @@ def exchanges(
         Stage of ZeRO; with 0, no weights are gathered.
     gradient_bytes, weight_bytes : float
         Size of one gradient and of one weight [bytes].
+    rung : str, optional
+        See `costmodel.predict`.
     """
 
     def over(collective: str, group: Group, size: float) -> Array:
-        return cluster.collective_s(collective, size * group.parameters, group.copies, group.node)
+        return cluster.collective_s(collective, size * group.parameters, group.copies, group.node, rung=rung)
 
-    how = "all-reduce" if zero == 0 else "reduce-scatter"
+    how, *gathers = exchanged_by(zero)
     exchanged = np.asarray(sum(over(how, group, gradient_bytes) for group in groups))
-    if zero == 0:
-        return exchanged, np.zeros_like(exchanged)
-    return exchanged, np.asarray(sum(over("all-gather", group, weight_bytes) for group in groups))
+    gathered = (over(gather, group, weight_bytes) for gather in gathers for group in groups)
+    return exchanged, np.asarray(sum(gathered, start=np.zeros_like(exchanged)))
+
+
+def exchanged_by(zero: int) -> tuple[str, ...]:
+    """Return the collectives that exchange gradients, and with ZeRO also gather weights."""
+    return ("all-reduce",) if zero == 0 else ("reduce-scatter", "all-gather")

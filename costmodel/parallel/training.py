@@ -36,7 +36,7 @@ from costmodel.kernels.base import Array
 from costmodel.layers import Layer
 from costmodel.layers.optimizer_step import OptimizerStep
 from costmodel.parallel.cluster import Cluster
-from costmodel.parallel.copies import Group, exchanges, held
+from costmodel.parallel.copies import Group, exchanged_by, exchanges, held
 from costmodel.parallel.language_model import LanguageModel
 from costmodel.parallel.layout import Layout, Numbers
 from costmodel.parallel.stages import Stages, Timed, distinct, timed
@@ -257,34 +257,59 @@ class Training:
         """What the times of all layers rest on: those of the stages, both ends, and the optimiser step.
 
         ``rung``, the lowest of their predictions, and ``constants_from``, all origins of their constants
-        (see `costmodel.Prediction`). Exchanges between copies and between stages are not among them: they
-        are timed with the constants of the device's links, or a related device's, on every rung.
+        (see `costmodel.Prediction`). Those of exchanges are among them where there are copies or stages.
         """
         before, after = self._timed_ends("grounds", object)
-        found = np.asarray(self._stages.grounds() | before | after | self._updated.grounds, dtype=object)
+        found = self._stages.grounds() | before | after | self._updated.grounds | self._exchanged()
+        found = np.asarray(found, dtype=object)
         said = {grounds: together(grounds) for grounds in set(found.ravel())}
         texts = np.array([said[grounds] for grounds in found.ravel()], dtype=object)
         rung, origins = (column.reshape(found.shape) for column in texts.T)
         return {"rung": rung, "constants_from": origins}
 
+    def _exchanged(self) -> NDArray[np.object_]:
+        """Return what the times of exchanges between copies and between stages rest on, for each layout."""
+        n = self._numbers
+        copied, staged = np.any([group.copies > 1 for group in self._groups], axis=0), n.pipeline > 1
+        used = [(name, copied) for name in exchanged_by(self.layout.zero)]
+        used += [("send-receive", staged), ("all-gather", staged & self._gathers)]
+        found = np.full(n.data.shape, frozenset(), dtype=object)
+        for name, there in used:
+            if np.any(there):
+                found[there] = found[there] | frozenset([self.cluster.grounds(name, self.rung)])
+        return found
+
+    @property
+    def _gathers(self) -> NDArray[np.bool_]:
+        """Whether the devices of a stage each receive a part of what is passed on, and gather the whole."""
+        return (self._numbers.tensor > 1) & (not self.layout.sequence_parallel)
+
     def _sends(self) -> Array:
         """Return the time of passing a micro-batch on in both passes, at every part of a stage [s]."""
         n = self._numbers
+        if not np.any(n.pipeline > 1):
+            return np.zeros_like(n.pipeline)
         whole = self._result_bytes * n.micro_batch * self._positions * self.model.d_model
         # Data parallelism is placed inside pipeline parallelism: the neighbour is in another node if the
         # tensor · data devices fill one.
         node = np.where(n.tensor * n.data >= self.cluster.per_node, 1.0, 2.0)
-        once = self.cluster.collective_s("send-receive", whole / n.tensor, np.full_like(whole, 2.0), node)
-        if not self.layout.sequence_parallel:
+        over, rung = self.cluster.collective_s, self.rung
+        once = over("send-receive", whole / n.tensor, np.full_like(whole, 2.0), node, rung=rung)
+        if np.any(self._gathers):
             # Each device sends its part, and the receivers all-gather the parts over the link (ibid.,
             # §4.1).
-            once = once + self.cluster.collective_s("all-gather", whole, n.tensor, self.cluster.per_node)
+            once = once + over("all-gather", whole, n.tensor, self.cluster.per_node, rung=rung)
         return np.where(n.pipeline > 1, 2 * n.interleave * once, 0.0)
 
     def _gradients(self, forward: Array, backward: Array) -> Array:
         """Return the exposed time of exchanging gradients and weights between copies [s]."""
         exchanged, gathered = exchanges(
-            self._groups, self.cluster, self.layout.zero, self._gradient_bytes, self._weight_bytes
+            self._groups,
+            self.cluster,
+            self.layout.zero,
+            self._gradient_bytes,
+            self._weight_bytes,
+            self.rung,
         )
         hidden = (forward, backward) if self.layout.overlap else (0.0, 0.0)
         # The gather of the first layer's weights is never hidden.

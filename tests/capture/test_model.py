@@ -124,7 +124,7 @@ def test_the_optimiser_follows_the_backward_pass():
     assert [(phase.read, phase.write) for phase in extra] == [(4 * 4 * numbers, 3 * 4 * numbers)]
     assert updated.cost.footprint - plain.cost.footprint >= 2 * 4 * numbers
     foreach = from_torch(module, rows(3, 6), direction="fwd+bwd", optimizer="sgd")
-    assert [phase.name for phase in foreach.backward()][-1] == "optimizer: update"
+    assert [phase.name for phase in foreach.backward()][-1] == "optimiser: update"
 
 
 def test_backward_starts_from_the_modules_own_loss_or_the_given_one():

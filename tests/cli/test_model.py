@@ -4,10 +4,12 @@ import json
 import re
 
 import pytest
+import yaml
 
 import costmodel as cm
 from costmodel.hardware.loader import FOLDER
 from costmodel.models.config import CATALOGUE
+from costmodel.units import render
 
 
 @pytest.fixture
@@ -50,6 +52,36 @@ def test_a_sweep_takes_models_and_devices_in_yaml_by_what_they_hold(costmodel, t
     same = json.loads(costmodel("sweep", "gpt2", "-m", "t4", "l4", "--set", "dtype=fp16", *asked).out)
     assert mine == same
     assert len(mine) == 2
+
+
+@pytest.mark.parametrize("style", ["quoted keys", "flow"])
+def test_a_models_yaml_file_is_recognised_in_any_style(costmodel, tmp_path, style):
+    model, text = tmp_path / "model.yaml", (CATALOGUE / "gpt2.yaml").read_text(encoding="utf-8")
+    quoted = re.sub(r"^(\w+):", r'"\1":', text, flags=re.MULTILINE)
+    model.write_text(quoted if style != "flow" else json.dumps(yaml.safe_load(text)), encoding="utf-8")
+    asked = ("-m", "l4", "--use", "decode", "-D", "seq=8", "--columns", "seconds", "--json")
+    mine, same = (json.loads(costmodel("sweep", what, *asked).out) for what in (model, "gpt2"))
+    assert mine == same
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"model_type": llama, "hidden_size": 64}', "wanted the keys name, sources, figures"),
+        ('{"model_type": llama, "hidden_size": [', "not YAML"),
+        ("[" * 5000, "line 1: nested deeper than"),
+        ("- figures", "wanted a mapping of keys to values"),
+        ("a: &b {figures: 1}\nc: *b", "unknown key 'a'"),
+        ("\x00figures: 1", "not YAML"),
+    ],
+)
+def test_a_faulty_yaml_file_of_a_model_is_refused_in_one_line(costmodel, tmp_path, text, said):
+    file = tmp_path / "model.yaml"
+    file.write_text(text, encoding="utf-8")
+    ended = costmodel("sweep", file, "-m", "t4", "--use", "decode", "-D", "seq=8")
+    assert (ended.status, ended.out) == (2, "")
+    assert said in ended.err
+    assert ended.err.count("\n") == 1
 
 
 def test_a_models_file_without_a_use_is_refused_as_a_model(costmodel, tmp_path, config):
@@ -103,11 +135,51 @@ def test_memory_is_divided_by_kind(costmodel, config):
     assert re.search(r"memory +\S+ \w+: weights \S+ \w+, cache \S+ \w+\n", costmodel(*words).out)
 
 
+def test_an_answer_names_the_optimiser_in_one_spelling(costmodel, config):
+    words = ["model", config, "-m", "h200-sxm", "-D", "seq=64", "--use", "training"]
+    assert "optimizer" not in costmodel(*words).out
+    answer = json.loads(costmodel(*words, "--json").out)
+    assert "optimiser" in answer["memory_bytes_by_kind"].keys() & answer["seconds_by_part"].keys()
+    assert "optimizer" not in json.dumps(answer)
+
+
+@pytest.mark.parametrize(("new", "said"), [("1", "1 token after"), ("2", "2 tokens after")])
+def test_a_generation_counts_in_the_singular_too(costmodel, config, new, said):
+    words = ("-m", "h200-sxm", "-D", "seq=64", "--use", "generation", "--new", new)
+    assert f": {said} batch=1 seq=64\n" in costmodel("model", config, *words).out
+
+
+@pytest.mark.parametrize(("seq", "said"), [("128", ": 2 layouts fit\n"), ("32768", ": 1 layout fits\n")])
+def test_a_plan_counts_in_the_singular_too(costmodel, seq, said):
+    """With 32,768 tokens, the activations of a step fit only if they are recomputed."""
+    words = ("plan", "llama-2-7b", "-m", "h200-sxm", "--devices", "1", "-D", "batch=1", f"seq={seq}")
+    assert said in costmodel(*words, "--rung", "bound").out
+
+
+@pytest.mark.parametrize("model", ["bert-large", "gpt2"])
+def test_the_memory_stated_is_the_sum_of_its_kinds(costmodel, model):
+    """Of a training, `footprint_bytes` counts part by part, and is up to 3 % apart from a plan's formulas."""
+    words = ["model", model, "-m", "h200-sxm", "-D", "seq=512", "batch=8", "--use", "training"]
+    answer = json.loads(costmodel(*words, "--json").out)
+    kinds = answer["memory_bytes_by_kind"]
+    assert answer["memory_bytes"] == sum(kinds.values())
+    assert f"  memory       {render(answer['memory_bytes'], 'bytes')}: weights " in costmodel(*words).out
+
+
+@pytest.mark.parametrize(("price", "said"), [("2", r"[1-9]\.\d\d"), ("200000", r"\d{3},\d{3}")])
+def test_large_costs_are_written_without_exponents(costmodel, price, said):
+    given = ("-m", "h200-sxm", "--rung", "bound", "--price", price)
+    words = ["model", "llama-2-7b", *given, "--use", "decode", "-D", "seq=64"]
+    assert re.search(rf"\n  cost         {said} for a million tokens\n", costmodel(*words).out)
+    words = ["plan", "gpt2", *given, "--devices", "8", "-D", "batch=65536", "seq=1024"]
+    assert re.search(r" and a cost of [\d,.]+\n", costmodel(*words).out)
+
+
 @pytest.mark.parametrize("use", ["decode", "generation"])
 def test_energy_and_cost_of_a_token_are_those_of_all_devices(costmodel, config, use):
     words = ["model", config, "-m", "h200-sxm", "-D", "seq=64", "--use", use, "--tensor", "2"]
     answer = json.loads(costmodel(*words, "--price", "3.5", "--json").out)
-    rate = answer["tokens_per_s"]
+    rate = answer["tokens_per_second"]
     assert answer["energy_j_per_token"] == pytest.approx(2 * 700 / rate)
     assert answer["cost_per_million_tokens"] == pytest.approx(1e6 / (rate * 3600) * 2 * 3.5)
     said = costmodel(*words, "--price", "3.5").out
@@ -126,7 +198,7 @@ def test_times_by_part_and_by_limit_add_up(costmodel, config, use):
     assert not re.search(r"rate .*e\+", ended.out)
     answer = json.loads(costmodel(*words, "--json").out)
     assert answer["shapes"]["batch"] == 1
-    assert answer["tokens_per_s"] == pytest.approx((1 if use == "decode" else 64) / answer["seconds"])
+    assert answer["tokens_per_second"] == pytest.approx((1 if use == "decode" else 64) / answer["seconds"])
     for key in ("seconds_by_part", "seconds_by_bound"):
         assert sum(answer[key].values()) == pytest.approx(answer["seconds"])
 
@@ -142,6 +214,19 @@ def test_generation_is_the_first_token_and_the_next_ones(costmodel, config):
     assert re.search(r"each next .* on average, .* at first, .* at last", longer.out)
     hours = costmodel("model", "llama-3-8b", "-m", "k40", "--dtype", "fp32", *words[4:-1], "100000").out
     assert re.search(r"all +\d\d,\d{3} s, at least \d\d,\d{3} s\n", hours)
+
+
+def test_generation_names_the_constants_of_its_pass_and_of_its_steps(costmodel):
+    """Of an A10, attention over a cache has those of an L40S, which the pass over the prompt does not."""
+    words = ["model", "llama-2-7b", "-m", "a10", "-D", "seq=64"]
+    whole, first, next_ = (
+        json.loads(costmodel(*words, "--json", "--use", *use).out)["constants_from"].split(", ")
+        for use in (["generation", "--new", "2"], ["prefill"], ["decode"])
+    )
+    assert set(next_) - set(first)
+    assert whole == sorted({*first, *next_})
+    said = costmodel(*words, "--use", "generation", "--new", "2").out
+    assert f"\nrung kernel, constants from {', '.join(whole)}\n" in said
 
 
 def test_generation_says_its_formats_and_divides_its_memory_by_kind(costmodel):
@@ -402,6 +487,24 @@ def test_a_node_of_more_devices_than_links_join_is_answered_and_said(costmodel, 
         "costmodel: nvidia/h100-sxm: its links join 8 devices, got 16 in a node; "
         "times are those of links that join them all at the same bandwidth\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("device", "number", "where"),
+    [
+        ("h100-sxm", 8, "in one node"),
+        ("h100-sxm", 16, "as if they were in one node"),
+        ("gb200", 16, "in one node"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("command", "use"),
+    [("model", ["decode"]), ("explain", ["decode"]), ("model", ["generation", "--new", "2"])],
+)
+def test_the_headline_claims_a_node_no_wider_than_links_join(costmodel, command, use, device, number, where):
+    words = (command, "llama-2-7b", "-m", device, "-D", "seq=64", "--tensor", str(number), "--use", *use)
+    headline = costmodel(*words).out.splitlines()[0]
+    assert re.search(f" on each of {number} × nvidia/{device} {where}(:|$)", headline)
 
 
 def test_a_node_as_wide_as_links_join_is_nothing_to_say(costmodel):

@@ -92,6 +92,8 @@ def test_borrowing_changes_the_interval_but_not_the_constants():
         (cm.SwiGLU(activation="gelu"), "silu_and_mul", True),
         (cm.Elementwise(op="silu-and-mul"), "silu_and_mul", False),
         (cm.Elementwise(op="gelu-tanh-and-mul"), "silu_and_mul", True),
+        *((cm.Elementwise(op=f), f, False) for f in ("relu", "gelu", "tanh", "silu")),
+        *((cm.Elementwise(op="gelu-tanh", direction=d), "gelu", True) for d in ("fwd", "bwd")),
     ],
 )
 def test_activations_use_their_own_name_or_borrow_the_nearest(layer: Layer, op: str, borrowed: bool):
@@ -108,6 +110,16 @@ def test_a_feed_forward_activation_takes_as_long_as_the_elementwise_layer(device
     alone = cm.predict(cm.Elementwise(dtype="fp32", op=name), device, m=4096, n=4096)
     (took,) = (phase["seconds"] for phase in p.phases if phase["kernel"] == "stream")
     assert took == alone.seconds
+
+
+@pytest.mark.parametrize("device", ["nvidia/t4", "nvidia/p4"])
+def test_the_tanh_form_of_gelu_has_a_wider_interval_than_the_measured_form(device: str):
+    exact, other = (
+        cm.predict(cm.Elementwise(dtype="fp32", op=op), device, m=4096, n=4096)
+        for op in ("gelu", "gelu-tanh")
+    )
+    assert exact.seconds == other.seconds
+    assert other.lo80_s < exact.lo80_s < exact.hi80_s < other.hi80_s
 
 
 @pytest.mark.parametrize("name", ["block-sparse", "bigbird", "longformer", "sliding-window"])

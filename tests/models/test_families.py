@@ -1,10 +1,12 @@
 """Traits of architectures: which layers rotate, what parallel halves keep, what devices exchange, uses."""
 
+from dataclasses import replace
+
 import pytest
 import sympy as sp
-from configurations import CLASSIC, FAMILIES, GATED, LLAMA_4, figures
+from configurations import CLASSIC, FAMILIES, GATED, LLAMA_4, SMALL, figures
 from latents import LATENTS
-from recurrences import RECURRENT
+from recurrences import PURE, RECURRENT
 
 from costmodel import evaluate, predict
 from costmodel.errors import CostmodelError
@@ -161,7 +163,9 @@ def test_the_activation_is_the_one_that_a_configuration_states(kind, said, funct
 
 
 #: Architectures with figures of their own.
-OTHERS = {**RECURRENT, **LATENTS, "llama4_text": LLAMA_4}
+T5 = {"vocab_size": 1000, "d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 3, "num_heads": 4}
+BERT = {**SMALL, "max_position_embeddings": 128}
+OTHERS = {**RECURRENT, **LATENTS, "llama4_text": LLAMA_4, "bert": BERT}
 
 
 @pytest.mark.parametrize(
@@ -171,6 +175,7 @@ OTHERS = {**RECURRENT, **LATENTS, "llama4_text": LLAMA_4}
         *((kind, "hidden_act") for kind in ("bamba", "jamba", "granitemoehybrid", "falcon_h1", "zamba2")),
         *((kind, "hidden_act") for kind in ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid")),
         ("kimi_linear", "hidden_act"),
+        ("bert", "hidden_act"),
         ("recurrent_gemma", "hidden_activation"),
         ("nemotron_h", "mlp_hidden_act"),
     ],
@@ -183,6 +188,41 @@ def test_the_activation_of_others_is_the_one_that_a_configuration_states(kind, k
         _ = from_config({**figures, key: "mish"}).parameters
 
 
+@pytest.mark.parametrize(("said", "function"), [({}, "gelu"), ({"hidden_act": "gelu_new"}, "gelu-tanh")])
+def test_berts_layers_and_its_word_transform_have_the_activation_stated(said, function):
+    """Both read the same key; the pooler's tanh is fixed (transformers, modeling_bert.py)."""
+    model = from_config({"model_type": "bert", **BERT, **said}).training()
+    transform, pooler = (parts_of(model, f"{name}'s activation")[0] for name in ("word transform", "pooler"))
+    inner = parts_of(model, "feed-forward")[0]
+    assert inner.layer.options["activation"] == transform.layer.options["op"] == function
+    assert pooler.layer.options["op"] == "tanh"
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "layer", "function"),
+    [
+        ("t5", {}, "feed-forward", "relu"),
+        ("t5", {"feed_forward_proj": "gelu_new"}, "feed-forward", "gelu-tanh"),
+        ("t5", {"feed_forward_proj": "gated-gelu"}, "swiglu", "gelu-tanh"),
+        ("t5", {"feed_forward_proj": "gated-silu"}, "swiglu", "silu"),
+        ("mt5", {}, "swiglu", "gelu-tanh"),
+        ("umt5", {}, "swiglu", "gelu-tanh"),
+    ],
+)
+def test_t5s_inner_layers_have_the_form_stated(kind, said, layer, function):
+    """The words gated-gelu mean GELU's approximation by tanh (transformers, configuration_t5.py)."""
+    for use in ("training", "decode"):
+        model = getattr(from_config({"model_type": kind, **T5, **said}), use)()
+        inner = [part.layer for part in model.parts if "activation" in part.layer.options]
+        assert {(one.name, one.options["activation"]) for one in inner} == {(layer, function)}
+
+
+def test_t5_refuses_a_form_that_is_unknown():
+    config = {"model_type": "t5", **T5, "feed_forward_proj": "gated-mish"}
+    with pytest.raises(CostmodelError, match="unknown activation 'mish'"):
+        _ = from_config(config).parameters
+
+
 @pytest.mark.parametrize(("said", "function"), [({}, "gelu-tanh"), ({"hidden_activation": "relu"}, "relu")])
 def test_recurrences_of_recurrent_gemma_are_gated_with_the_activation(said, function):
     """Recurrent and feed-forward layers read the same key (transformers, modeling_recurrent_gemma.py)."""
@@ -190,6 +230,45 @@ def test_recurrences_of_recurrent_gemma_are_gated_with_the_activation(said, func
     for use in ("training", "prefill", "decode"):
         gates = parts_of(getattr(from_config(figures), use)(), "output gate")
         assert {gate.layer.options["op"] for gate in gates} == {f"{function}-and-mul"}
+
+
+#: Functions of output and receptance gates in modeling_*.py of transformers.
+GATES = {
+    "qwen3_next": {"sigmoid", "silu"},  # of attention, of delta nets
+    "qwen3_5_text": {"sigmoid", "silu"},
+    "olmo_hybrid": {"silu"},
+    "mamba2": {"silu"},
+    "rwkv": {"sigmoid"},
+    "xlstm": {"sigmoid"},
+}
+
+
+XLSTM = {**PURE, "num_heads": 4}
+
+
+@pytest.mark.parametrize(("kind", "functions"), GATES.items())
+def test_gates_are_of_the_function_that_a_models_code_calls(kind, functions):
+    config = {"model_type": kind, **(RECURRENT | {"rwkv": PURE, "xlstm": XLSTM})[kind]}
+    for use in ("training", "decode"):
+        parts = getattr(from_config(config), use)().parts
+        gates = {
+            part.layer.options["op"] for part in parts if part.name in ("output gate", "receptance gate")
+        }
+        assert gates == {f"{function}-and-mul" for function in functions}
+
+
+def test_gradients_of_sigmoid_gates_have_their_own_arithmetic():
+    """As counted by hand: σ 2 and exp, g·b, s·(1 − s) 2, their product; g·s. SiLU's takes two more."""
+    model = from_config({"model_type": "rwkv", **PURE}).training("fp32", optimizer=None)
+    gate = parts_of(model, "receptance gate")[0].layer
+    counts = evaluate(replace(gate, direction="bwd"), m=3, n=5)
+    assert (counts["vector_flops"], counts["special_flops"]) == (7 * 15, 15)
+
+
+def test_rwkvs_channel_mixing_squares_its_relu():
+    """max(x, 0) and its square, an operation each (Peng et al., arXiv 2305.13048, eq. 14)."""
+    part = parts_of(from_config({"model_type": "rwkv", **PURE}).prefill(), "squared relu")[0]
+    assert evaluate(part.layer, m=3, n=5)["vector_flops"] == 2 * 15
 
 
 @pytest.mark.parametrize("kind", ["lfm2", "lfm2_moe"])

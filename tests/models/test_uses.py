@@ -442,7 +442,7 @@ def test_the_time_of_a_generation_is_the_sum_of_its_steps(name):
     assert found.decode_s == pytest.approx(sum(each[1:]), rel=1e-9)
     assert found.token_s == pytest.approx(np.mean(each[1:]))
     assert found.seconds == pytest.approx(sum(each), rel=1e-9)
-    assert found.tokens_per_s == pytest.approx(2 * new / found.seconds)
+    assert found.tokens_per_second == pytest.approx(2 * new / found.seconds)
     assert found.lower_s == pytest.approx(sum(float(one.lower_s) for one in passes))
 
 

@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from costmodel import hardware
-from costmodel.errors import CostmodelError, SizeError
+from costmodel.errors import CostmodelError, SizeError, UnavailableError
 from costmodel.kernels import collective
 from costmodel.layers._recompute import RECOMPUTE
+from costmodel.layers.collective import Collective
 from costmodel.layers.optimizer_step import OptimizerStep
 from costmodel.models import load
 from costmodel.parallel import (
@@ -583,10 +584,11 @@ def test_rows_of_a_plan_say_what_their_times_rest_on(device, rung, expected):
 
 @pytest.mark.parametrize("tensor", [1, 2])
 def test_grounds_are_those_of_every_layer_that_is_timed(tensor):
-    """Predicted one by one: every kind of layer in both passes, both ends, the optimiser step."""
+    """Predicted one by one: every kind of layer in both passes, both ends, the optimiser step, exchanges."""
     model, cluster = stack_of(load("t5-base")), Cluster(device="amd/mi300x", devices=2)
     layout = Layout(tensor=tensor, data=2 // tensor, sequence_parallel=tensor > 1)
-    every = [(layer, {}) for layer in (*model.ends(tensor), OptimizerStep())]
+    between = [Collective()] if tensor == 1 else []
+    every = [(layer, {}) for layer in (*model.ends(tensor), OptimizerStep(), *between)]
     for kind in model.kinds(tensor, tensor, sequence_parallel=tensor > 1):
         every += [(kind.model(direction), dict(kind.sizes)) for direction in ("fwd", "bwd")]
     origins = set()
@@ -599,7 +601,10 @@ def test_grounds_are_those_of_every_layer_that_is_timed(tensor):
 
 
 def test_grounds_are_of_each_layout_and_of_no_second_prediction(monkeypatch):
-    """MI300X's links were not measured: layouts that share a layer use a model's defaults."""
+    """MI300X's links were not measured: layouts that share a layer use a model's defaults.
+
+    The other layout has two copies of the model, which sum their gradients.
+    """
     training = Training(
         model=stack_of(load("t5-base")),
         cluster=Cluster(device="amd/mi300x", devices=2),
@@ -610,8 +615,49 @@ def test_grounds_are_of_each_layout_and_of_no_second_prediction(monkeypatch):
     assert training.seconds.shape == (2,)
     for module in ("stages", "training"):
         monkeypatch.setattr(f"costmodel.parallel.{module}.predict", None)
+    monkeypatch.setattr(Cluster, "grounds", lambda _, name, rung: (str(rung or "kernel"), f"of {name}"))
     alone, shared = (set(origins.split(", ")) for origins in training.grounds["constants_from"])
     assert shared - alone == {"none"}
+    assert alone - shared == {"of all-reduce"}
+
+
+@pytest.mark.parametrize("sequence_parallel", [False, True])
+@pytest.mark.parametrize(("zero", "exchanged"), [(0, {"all-reduce"}), (1, {"reduce-scatter", "all-gather"})])
+def test_grounds_name_the_exchanges_of_copies_and_of_stages(monkeypatch, zero, exchanged, sequence_parallel):
+    """Without sequence parallelism, what devices of one stage receive in parts is gathered."""
+    monkeypatch.setattr(Cluster, "grounds", lambda _, name, rung: ("kernel", f"of {name}"))
+    own = small(tensor=[1, 1, 2], pipeline=[1, 8, 4], data=[8, 1, 1], zero=zero)
+    layout = replace(own.layout, sequence_parallel=sequence_parallel)
+    found = replace(own, layout=layout).grounds["constants_from"]
+    names = [{n[3:] for n in text.split(", ") if n.startswith("of ")} for text in found]
+    gathered = set() if sequence_parallel else {"all-gather"}
+    assert names == [exchanged, {"send-receive"}, {"send-receive", *gathered}]
+
+
+EXCHANGES = ("all-reduce", "all-gather", "reduce-scatter", "send-receive")
+
+
+@pytest.mark.parametrize("name", EXCHANGES)
+@pytest.mark.parametrize("rung", ["bound", "kernel", "calibrated", None])
+def test_exchanges_take_the_time_of_the_layer_collective_at_that_rung(name, rung):
+    cluster = Cluster(device=A100, devices=16)
+    expected = predict(Collective(collective=name), A100, m=2**20, n=2**10, devices=16, node=8, rung=rung)
+    assert float(cluster.collective_s(name, 2**31, 16, 8, rung=rung)) == expected.seconds
+    assert cluster.grounds(name, rung) == (expected.rung, expected.constants_from)
+
+
+def test_a_plan_at_rung_bound_exchanges_gradients_at_the_links_stated_rate():
+    """A ring sends 2 (g − 1)/g of a buffer, and A100's links 300 GB/s one way (its datasheet)."""
+    training = replace(small(tensor=1, pipeline=1, data=8), rung="bound")
+    training = replace(training, layout=replace(training.layout, overlap=False))
+    sent = 2 * 7 / 8 * 2 * float(training.parameters)
+    assert float(training.parts["gradients"]) == pytest.approx(sent / 300e9)
+
+
+def test_an_exchange_at_rung_calibrated_wants_constants_of_the_devices_own_links():
+    with pytest.raises(UnavailableError, match="no constants of its own for collective"):
+        Cluster(device=H100, devices=8).collective_s("all-reduce", 1e9, 8, 8, rung="calibrated")
+    assert Cluster(device=H100, devices=1).collective_s("all-reduce", 1e9, 1, 1, rung="calibrated") == 0
 
 
 def test_energy_and_cost_follow_from_power_and_price():

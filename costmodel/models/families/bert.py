@@ -18,7 +18,7 @@ from costmodel.models._blocks import (
     with_extra,
 )
 from costmodel.models._family import Family
-from costmodel.models._fields import DENSE, TIED, Field, Fields, fraction, same
+from costmodel.models._fields import ACT, DENSE, TIED, Field, Fields, fraction, function_of, same
 from costmodel.models._heads import Heads, self_attention
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
@@ -29,6 +29,7 @@ FIELDS = {
     "kinds": Field(("type_vocab_size",), 2, may_be_zero=True),
     "d_ff": Field(("intermediate_size",), same("d_model", 4)),
     "head_dim": Field(("head_dim",), fraction("d_model", "heads")),
+    "act": ACT,
     "tied": TIED,
 }
 
@@ -46,7 +47,7 @@ def layer(c: Fields, use: Use) -> Iterator[Part]:
         causal=False,
     )
     yield from residual_then_norm(use, "attention", c.d_model, self_attention(use, heads))
-    inner = (feed_forward(use, c.d_model, c.d_ff, "gelu", bias=True),)
+    inner = (feed_forward(use, c.d_model, c.d_ff, function_of(c, "gelu"), bias=True),)
     yield from residual_then_norm(use, "feed-forward", c.d_model, inner)
 
 
@@ -65,7 +66,7 @@ def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
 def heads(c: Fields, use: Use) -> Iterator[Part]:
     """Yield the pre-training heads: transform, norm and word scores of every position; next sentence."""
     yield linear(use, "word transform", c.d_model, c.d_model, bias=True)
-    yield pointwise(use, "word transform's activation", "gelu", c.d_model)
+    yield pointwise(use, "word transform's activation", function_of(c, "gelu"), c.d_model)
     yield norm(use, "word norm", c.d_model, "layer")
     yield with_extra(logits(use, c.vocab, c.d_model), c.vocab)
     yield linear(use, "next sentence", c.d_model, 2, bias=True, rows=B)

@@ -246,8 +246,9 @@ DEEPSEEK_V4 = Family(
     source="DeepSeek-AI 2026, DeepSeek-V4, §2; Hugging Face transformers, modeling_deepseek_v4.py",
     left_out=(
         "dropout, masks, sampling; multi-token prediction (MTP); Sinkhorn iterations; rotation of entries; "
-        "the look-up of hashed experts; the positions of an entry that is not complete yet (at most 127 keys "
-        "and weights a sequence and layer); that DeepSeek's cache and indexer are in FP8 and FP4"
+        "the look-up of hashed experts; an entry's weights are a softmax over its positions and are counted "
+        "as SiLU gates; the positions of an entry that is not complete yet (at most 127 keys and weights a "
+        "sequence and layer); that DeepSeek's cache and indexer are in FP8 and FP4"
     ),
     alternates=True,
     left_to_defaults=LEFT_TO_DEFAULTS,

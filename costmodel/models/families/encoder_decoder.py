@@ -22,7 +22,7 @@ from costmodel.models._blocks import (
     with_extra,
 )
 from costmodel.models._family import Family
-from costmodel.models._fields import D_MODEL, DENSE, TIED, Field, Fields, fraction, same
+from costmodel.models._fields import D_MODEL, DENSE, TIED, Field, Fields, fraction, function_of, same
 from costmodel.models._heads import Heads, cross_attention, self_attention
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
@@ -88,6 +88,9 @@ TRANSFORMER = Family(
 
 # -- T5 ----------------------------------------------------------------------------------------
 
+#: Prefix of the form of a feed-forward layer with a gate; the rest is the activation.
+GATED = "gated-"
+
 T5_FIELDS = {
     "type": Field(("model_type",), kind=str),
     "vocab": DENSE["vocab"],
@@ -97,7 +100,10 @@ T5_FIELDS = {
     "heads": DENSE["heads"],
     "head_dim": Field(("d_kv",)),
     "d_ff": Field(("d_ff",)),
-    "act": Field(("feed_forward_proj",), lambda f: "relu" if f.type == "t5" else "gated-gelu", str),
+    "form": Field(("feed_forward_proj",), lambda f: "relu" if f.type == "t5" else "gated-gelu", str),
+    "gated": Field((), lambda f: f.form.startswith(GATED)),
+    # A form by these words has the approximation by tanh (transformers, configuration_t5.py).
+    "act": Field((), lambda f: "gelu_new" if f.form == "gated-gelu" else f.form.removeprefix(GATED)),
     "buckets": Field(("relative_attention_num_buckets",), 32),
     "tied": TIED,
 }
@@ -110,8 +116,7 @@ def t5_parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """
 
     def inner(use: Use, name: str) -> Part:
-        function = c.act.removeprefix("gated-")
-        return feed_forward(use, c.d_model, c.d_ff, function, gated=c.act.startswith("gated-"), name=name)
+        return feed_forward(use, c.d_model, c.d_ff, function_of(c, "relu"), gated=c.gated, name=name)
 
     encoder = dataclasses.replace(use, length=S)
     if not use.decoding:

@@ -45,7 +45,8 @@ def time_mixing(c: Fields, use: Use) -> Iterator[Part]:
     if use.decoding:
         # The state holds the average's numerator, denominator and exponent, and the previous token.
         yield state(use, "state", 3 * c.width + c.d_model)
-    yield keeping(gate(use, "receptance gate", c.width), sp.Rational(1, 2))  # the average keeps its result
+    one = gate(use, "receptance gate", c.width, "sigmoid")
+    yield keeping(one, sp.Rational(1, 2))  # the average keeps its result
     yield linear(use, "output projection", c.width, c.d_model)
 
 
@@ -53,10 +54,10 @@ def channel_mixing(c: Fields, use: Use) -> Iterator[Part]:
     """Yield the mix with the previous token; key, squared ReLU, value; receptance and its gate."""
     yield with_extra(pointwise(use, "token shift", "add", 2 * c.d_model), 2 * c.d_model)
     yield linear(use, "channel key", c.d_model, c.d_ff)
-    yield pointwise(use, "squared relu", "relu", c.d_ff)
+    yield pointwise(use, "squared relu", "relu2", c.d_ff)
     yield linear(use, "channel value", c.d_ff, c.d_model)
     yield linear(use, "channel receptance", c.d_model, c.d_model)
-    yield gate(use, "receptance gate", c.d_model)
+    yield gate(use, "receptance gate", c.d_model, "sigmoid")
     if use.decoding:
         yield state(use, "state", c.d_model)
 

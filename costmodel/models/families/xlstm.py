@@ -79,7 +79,7 @@ def mixer(c: Fields, use: Use) -> Iterator[Part]:
     # Each head is normed separately, with its own gains; the memory already keeps the norm's input.
     part = norm(use, "head norm", c.value_dim, rows=use.rows * c.heads)
     yield keeping(with_extra(part, values - c.value_dim + (values if c.bias else 0)), 0)
-    yield gate(use, "output gate", values)
+    yield gate(use, "output gate", values, "sigmoid")
     yield linear(use, "output projection", values, c.d_model, bias=c.bias)
 
 
