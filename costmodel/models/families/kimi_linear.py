@@ -117,7 +117,7 @@ def delta_attention(c: Fields, use: Use) -> Iterator[Part]:
     yield Part.of("delta rule", core, **use.tokens, heads=c.delta_heads, head_dim=c.delta_width)
     yield linear(use, "output gate up-projection", c.delta_width, width)
     yield norm(use, "gated norm", c.delta_width, rows=use.rows * c.delta_heads)
-    yield gate(use, "output gate", width)
+    yield gate(use, "output gate", width, "sigmoid")
     yield linear(use, "output projection", width, c.d_model)
 
 
