@@ -9,7 +9,7 @@ from typing import Any
 import sympy as sp
 
 from costmodel.errors import CostmodelError
-from costmodel.models._blocks import B, N, S, Use, gate, keeping, linear, norm, with_extra
+from costmodel.models._blocks import B, N, S, Use, gate, keeping, linear, norm, pointwise, with_extra
 from costmodel.models._fields import Field, Fields, fraction, same
 from costmodel.models._part import Part
 
@@ -40,6 +40,8 @@ class Heads:
         Positions that a query sees, its own included; None: all.
     gated : bool
         Whether the output is multiplied by a gate of the same width, computed with Q.
+    head_gated : bool
+        Whether the output of each head is multiplied by a number; see `head_gate`.
     causal : bool
         Whether a position sees only itself and those before it.
     """
@@ -54,6 +56,7 @@ class Heads:
     rotary: float = 1.0
     window: int | None = None
     gated: bool = False
+    head_gated: bool = False
     causal: bool = True
 
     @classmethod
@@ -90,12 +93,25 @@ def self_attention(use: Use, a: Heads, name: str = "") -> Iterator[Part]:
     middle = core(use, f"{name}attention", a)
     yield middle
     output = linear(use, f"{name}output projection", a.query, a.d_model, bias=a.out_bias)
+    if a.head_gated:
+        yield from head_gate(use, a.d_model, a.heads, a.head_dim, name)
+        yield output
+        return
     if not a.gated:
         yield after(middle, output)
         return
     gated = gate(use, f"{name}output gate", a.query)
     yield keeping(gated, sp.Rational(1, 2)) if keeps_its_output(middle) else gated  # only the gate is its own
     yield output
+
+
+def head_gate(use: Use, d_model: int, heads: int, width: int, name: str = "") -> Iterator[Part]:
+    """Yield the product for one number per head, of the layer's input, and the heads' outputs times that.
+
+    The first product keeps the same input, and attention the outputs that the scaling's gradient needs.
+    """
+    yield keeping(linear(use, f"{name}head gate", d_model, heads), 0)
+    yield pointwise(use, f"{name}heads gated", "mul-scalar", heads * width)
 
 
 def qk_norm(use: Use, name: str, kind: str, heads: int, width: int) -> Part:

@@ -9,7 +9,7 @@ from typing import Any
 from costmodel.models._blocks import B, S, Use, keeping, linear, norm
 from costmodel.models._decoding import LatentCore, SparseLatentCore
 from costmodel.models._fields import Field, Fields
-from costmodel.models._heads import Heads, after, core, rotary
+from costmodel.models._heads import Heads, after, core, head_gate, rotary
 from costmodel.models._part import Part
 
 #: Fields of `Latent`, by the keys of all architectures that have it; `d_model` and `heads` come before.
@@ -61,6 +61,8 @@ class Latent:
         How the positions that a query attends to are chosen; None: it attends to all before it.
     rotated : bool
         Whether `rope` numbers of queries and keys are rotated, or used as they are.
+    head_gated : bool
+        Whether the output of each head is multiplied by a number; see `costmodel.models._heads.head_gate`.
     """
 
     d_model: int
@@ -73,10 +75,11 @@ class Latent:
     bias: bool = False
     sparse: Indexer | None = None
     rotated: bool = True
+    head_gated: bool = False
 
     @classmethod
-    def of(cls, c: Fields, sparse: Indexer | None = None, *, rotated: bool = True) -> Latent:
-        """Return the sizes that the fields of `LATENT_FIELDS` say."""
+    def of(cls, c: Fields, **traits: Any) -> Latent:
+        """Return the sizes that the fields of `LATENT_FIELDS` say, with an architecture's traits."""
         return cls(
             d_model=c.d_model,
             heads=c.heads,
@@ -86,8 +89,7 @@ class Latent:
             rope=c.rope,
             value_dim=c.value_dim,
             bias=c.attention_bias,
-            sparse=sparse,
-            rotated=rotated,
+            **traits,
         )
 
     @property
@@ -128,18 +130,16 @@ def latent_attention(use: Use, a: Latent) -> Iterator[Part]:
         yield rotary(use, "rotary", a.heads, 1, a.rope)
     output = linear(use, "output projection", a.heads * a.value_dim, a.d_model, bias=a.bias)
     if a.sparse is not None or use.decoding:
-        yield from (*_absorbed(use, a), output)
+        yield from _absorbed(use, a)
     else:
-        yield from _expanded(use, a, output)
-
-
-def _expanded(use: Use, a: Latent, output: Part) -> Iterator[Part]:
-    """Yield the product for keys and values of all heads, ordinary attention, and the output projection."""
-    yield linear(use, "key and value up-projection", a.kv_rank, a.heads * (a.nope + a.value_dim))
-    heads = Heads(d_model=a.d_model, heads=a.heads, kv_heads=a.heads, head_dim=a.query)
-    middle = core(use, "attention", heads, value_dim=a.value_dim)
-    yield middle
-    yield after(middle, output)
+        yield linear(use, "key and value up-projection", a.kv_rank, a.heads * (a.nope + a.value_dim))
+        heads = Heads(d_model=a.d_model, heads=a.heads, kv_heads=a.heads, head_dim=a.query)
+        middle = core(use, "attention", heads, value_dim=a.value_dim)
+        yield middle
+        output = output if a.head_gated else after(middle, output)
+    if a.head_gated:
+        yield from head_gate(use, a.d_model, a.heads, a.value_dim)
+    yield output
 
 
 def _choice(use: Use, a: Latent, i: Indexer) -> Iterator[Part]:

@@ -63,13 +63,25 @@ RECURRENT = {
         "moe_intermediate_size": 32, "num_shared_experts": 2, "linear_num_heads": 3, "linear_head_dim": 20,
         "pad_token_id": 0,
     },
+    "bailing_hybrid": {
+        **GATED, "num_hidden_layers": 6, "num_key_value_heads": 4, "kv_lora_rank": 16, "qk_nope_head_dim": 8,
+        "qk_rope_head_dim": 4, "v_head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "n_group": 1,
+        "topk_group": 1, "moe_intermediate_size": 32, "n_shared_experts": 2, "head_dim": 20,
+        "layer_group_size": 3, "attention_bias": True, "pad_token_id": 0, "eos_token_id": 0,
+    },
     "olmo_hybrid": {
         **GATED, "num_hidden_layers": 4, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
         "linear_key_head_dim": 12, "linear_value_head_dim": 16, "pad_token_id": 0,
     },
 }  # fmt: skip
 #: Positions of a sequence that a fallback's chunks divide; 40 for the others.
-LENGTHS = dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid", "kimi_linear"), 128)
+LENGTHS = dict.fromkeys(
+    (
+        *("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid"),
+        *("kimi_linear", "bailing_hybrid"),
+    ),
+    128,
+)
 
 
 def convolved(batch, channels, kernel):
@@ -130,5 +142,6 @@ FALLBACKS = {
         lambda b, n: 3 * by_delta_rules(b, n, 2, 4, 16, 16),
     ),
     "kimi_linear": lambda b, n: 5 * by_decays_of_channels(b, n, 3, 20),
+    "bailing_hybrid": lambda b, n: 4 * by_decays_of_channels(b, n, 4, 20),
     "olmo_hybrid": lambda b, n: 3 * by_delta_rules(b, n, 2, 4, 12, 16),
 }

@@ -145,7 +145,7 @@ def _indexer(c: Fields, own: bool) -> Indexer | None:
 
 def layer(c: Fields, use: Use, sparse: bool, own: bool) -> Iterator[Part]:
     """Yield one layer."""
-    latent = latent_attention(use, Latent.of(c, _indexer(c, own)))
+    latent = latent_attention(use, Latent.of(c, sparse=_indexer(c, own)))
     yield from residual(use, "attention", c.d_model, latent)
     offsets = c.experts if TRAITS[c.type].correction else 0
     function, shared = function_of(c, "silu"), c.shared * c.d_expert

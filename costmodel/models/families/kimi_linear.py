@@ -6,20 +6,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from costmodel.errors import CostmodelError
-from costmodel.models._blocks import (
-    Use,
-    between_ends,
-    convolution,
-    feeding,
-    gate,
-    keeping,
-    linear,
-    norm,
-    pointwise,
-    residual,
-    stacks,
-    with_extra,
-)
+from costmodel.models._blocks import Use, between_ends, feeding, residual, stacks
+from costmodel.models._delta import delta_attention
 from costmodel.models._family import Family
 from costmodel.models._fields import ACT, DENSE, UNTIED, Field, Fields, function_of, of_layers, read
 from costmodel.models._latent import LATENT_FIELDS, Latent, latent_attention
@@ -97,28 +85,6 @@ def attending(c: Fields) -> list[bool]:
             f"once, got {full} and {delta}"
         )
     return [i + 1 in full for i in range(c.layers)]
-
-
-def delta_attention(c: Fields, use: Use) -> Iterator[Part]:
-    """Yield Q, K and V; the gates' products of low rank; convolution; delta rule; gated norm; output.
-
-    Each channel has a decay, softplus of the low rank's result and an offset, times one factor of its head.
-    """
-    width = c.delta_heads * c.delta_width
-    yield linear(use, "query, key and value", c.d_model, 3 * width)
-    # Decay, output gate, and β; the first product keeps the same input.
-    narrow = 2 * c.delta_width + c.delta_heads
-    yield keeping(linear(use, "gates down-projection", c.d_model, narrow), 0)
-    decay = linear(use, "decay up-projection", c.delta_width, width)
-    yield with_extra(decay, width + c.delta_heads)
-    yield pointwise(use, "decay", "sigmoid", width)
-    yield convolution(use, 3 * width, c.kernel)
-    core = use.layer("kimi-delta-attention", form="recurrent" if use.decoding else "chunked")
-    yield Part.of("delta rule", core, **use.tokens, heads=c.delta_heads, head_dim=c.delta_width)
-    yield linear(use, "output gate up-projection", c.delta_width, width)
-    yield norm(use, "gated norm", c.delta_width, rows=use.rows * c.delta_heads)
-    yield gate(use, "output gate", width)
-    yield linear(use, "output projection", width, c.d_model)
 
 
 def layer(c: Fields, use: Use, attends: bool, sparse: bool) -> Iterator[Part]:

@@ -1,0 +1,44 @@
+"""Kimi delta attention with its projections: a delta rule with a decay for each channel of a key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from costmodel.models._blocks import Use, convolution, gate, keeping, linear, norm, pointwise, with_extra
+from costmodel.models._fields import Fields
+from costmodel.models._part import Part
+
+
+def delta_attention(c: Fields, use: Use, *, narrow: bool = True) -> Iterator[Part]:
+    """Yield Q, K and V; the gates' products; convolution; delta rule; gated norm; output.
+
+    Each channel has a decay, softplus of a product's result and an offset, times one factor of its head; or a
+    sigmoid of that, times a bound.
+
+    Parameters
+    ----------
+    c : Fields
+        The sizes: `d_model`, `delta_heads`, `delta_width` and `kernel`.
+    use : Use
+        The use of the model.
+    narrow : bool
+        Whether decay and output gate are products of low rank, a head's width.
+    """
+    width = c.delta_heads * c.delta_width
+    yield linear(use, "query, key and value", c.d_model, 3 * width)
+    # Decay, output gate, and β; the first product keeps the same input.
+    if narrow:
+        yield keeping(linear(use, "gates down-projection", c.d_model, 2 * c.delta_width + c.delta_heads), 0)
+        yield with_extra(linear(use, "decay up-projection", c.delta_width, width), width + c.delta_heads)
+    else:
+        gates = linear(use, "decay, output gate and beta", c.d_model, 2 * width + c.delta_heads)
+        yield keeping(with_extra(gates, width + c.delta_heads), 0)
+    yield pointwise(use, "decay", "sigmoid", width)
+    yield convolution(use, 3 * width, c.kernel)
+    core = use.layer("kimi-delta-attention", form="recurrent" if use.decoding else "chunked")
+    yield Part.of("delta rule", core, **use.tokens, heads=c.delta_heads, head_dim=c.delta_width)
+    if narrow:
+        yield linear(use, "output gate up-projection", c.delta_width, width)
+    yield norm(use, "gated norm", c.delta_width, rows=use.rows * c.delta_heads)
+    yield gate(use, "output gate", width)
+    yield linear(use, "output projection", width, c.d_model)
