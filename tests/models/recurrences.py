@@ -54,6 +54,15 @@ RECURRENT = {
         **GATED, "num_hidden_layers": 4, "layer_types": ["conv", "full_attention", "conv", "full_attention"],
         "num_dense_layers": 1, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
     },
+    "lfm3": {
+        **GATED, "num_hidden_layers": 6, "head_dim": 32, "conv_bias": True, "attention_bias": True,
+        "sliding_window": 64, "pad_token_id": 0,
+    },
+    "lfm3/plain": {
+        **GATED, "head_dim": 16, "layer_types": ["conv", "full_attention", "sliding_attention"],
+        "use_sandwich_norm": False, "use_attention_gate": False, "sliding_window": 64, "conv_L_cache": 3,
+        "tie_word_embeddings": False, "pad_token_id": 0,
+    },
     "qwen3_next": {**DELTA, **SHARED},
     "qwen3_5_text": DELTA,
     "qwen3_5_moe_text": {**DELTA, **SHARED},
@@ -137,6 +146,8 @@ FALLBACKS = {
     "zamba2": lambda b, n: 5 * chunked(b, n, 8, 16, 16, 2, 20),
     "lfm2": lambda b, n: 3 * convolved(b, 64, 3),
     "lfm2_moe": lambda b, n: 2 * convolved(b, 64, 3),
+    "lfm3": lambda b, n: 4 * convolved(b, 64, 7),
+    "lfm3/plain": lambda b, n: convolved(b, 64, 3),
     **dict.fromkeys(
         ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"),
         lambda b, n: 3 * by_delta_rules(b, n, 2, 4, 16, 16),
