@@ -63,6 +63,11 @@ RECURRENT = {
         "use_sandwich_norm": False, "use_attention_gate": False, "sliding_window": 64, "conv_L_cache": 3,
         "tie_word_embeddings": False, "pad_token_id": 0,
     },
+    "minimax": {
+        **GATED, "num_hidden_layers": 4, "head_dim": 20, "block_size": 20, "num_local_experts": 4,
+        "layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention"],
+    },
+    "minimax/alternating": {**GATED, "num_local_experts": 4, "block_size": 16},
     "qwen3_next": {**DELTA, **SHARED},
     "qwen3_5_text": DELTA,
     "qwen3_5_moe_text": {**DELTA, **SHARED},
