@@ -41,6 +41,10 @@ RECURRENT = {
     "falcon_h1": {
         **GATED, **DUAL, "mamba_d_ssm": 96, "mamba_rms_norm": True, "projectors_bias": True, "mlp_bias": True,
     },
+    "zamba": {
+        **GATED, "num_hidden_layers": 9, "num_key_value_heads": 2, "mamba_d_state": 8, "mamba_dt_rank": 5,
+        "attn_layer_period": 3, "attn_layer_offset": 1, "n_mamba_heads": 4, "mamba_proj_bias": True,
+    },
     "zamba2": {
         **GATED, "num_hidden_layers": 5, "num_key_value_heads": 4, "n_mamba_heads": 8, "mamba_d_state": 16,
         "mamba_ngroups": 2, "chunk_size": 20, "num_mem_blocks": 2, "use_shared_attention_adapter": True,
@@ -148,6 +152,7 @@ FALLBACKS = {
     "granitemoehybrid": lambda b, n: 2 * chunked(b, n, 8, 16, 16, 2, 20),
     "nemotron_h": lambda b, n: 3 * chunked(b, n, 6, 16, 16, 2, 20),
     "falcon_h1": lambda b, n: 3 * chunked(b, n, 8, 12, 16, 2, 20),
+    "zamba": lambda b, n: 9 * scanned(b, n, 128, 8),
     "zamba2": lambda b, n: 5 * chunked(b, n, 8, 16, 16, 2, 20),
     "lfm2": lambda b, n: 3 * convolved(b, 64, 3),
     "lfm2_moe": lambda b, n: 2 * convolved(b, 64, 3),
