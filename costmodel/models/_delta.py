@@ -5,8 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from costmodel.models._blocks import Use, convolution, gate, keeping, linear, norm, pointwise, with_extra
-from costmodel.models._fields import Fields
+from costmodel.models._fields import Field, Fields, read
 from costmodel.models._part import Part
+
+#: The published configuration's mapping of what concerns delta attention; it has layers counted from 1.
+GIVEN = "linear_attn_config"
+
+
+def _given(c: Fields) -> Fields:
+    """Return what the published configuration's mapping says, else what Hugging Face's own keys say."""
+    table = {
+        "heads": Field(("num_heads",), c.own_heads),
+        "width": Field(("head_dim",), c.own_width),
+        "kernel": Field(("short_conv_kernel_size",), c.own_kernel),
+        "full": Field(("full_attn_layers",), (), list),
+        "delta": Field(("kda_layers",), (), list),
+    }
+    return read(c.mapping, table, GIVEN)
+
+
+#: Fields of delta attention, by the keys of the architectures that have the mapping.
+DELTA_FIELDS = {
+    "own_heads": Field(("linear_num_heads",), 32),
+    "own_width": Field(("linear_head_dim",), 128),
+    "own_kernel": Field(("linear_conv_kernel_dim",), 4),
+    "mapping": Field((GIVEN,), {}, dict),
+    "given": Field((), _given),
+    "delta_heads": Field((), lambda f: f.given.heads),
+    "delta_width": Field((), lambda f: f.given.width),
+    "kernel": Field((), lambda f: f.given.kernel),
+}
 
 
 def delta_attention(c: Fields, use: Use, *, narrow: bool = True) -> Iterator[Part]:

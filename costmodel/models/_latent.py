@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from costmodel.models._blocks import B, S, Use, keeping, linear, norm
+from costmodel.models._blocks import B, S, Use, gate, keeping, linear, norm, with_extra
 from costmodel.models._decoding import LatentCore, SparseLatentCore
 from costmodel.models._fields import Field, Fields
 from costmodel.models._heads import Heads, after, core, head_gate, rotary
@@ -32,15 +32,24 @@ class Indexer:
     heads, width : int
         Heads of the lightning indexer, and the width of each and of the key that they share.
     top_k : int
-        Positions that a query attends to.
+        Keys of the indexer that a query chooses.
     own : bool
         Whether the layer has an indexer, or attends to the positions that the layer before it chose.
+    stride : int
+        Positions that a key of the indexer stands for. If more than one, it is a weighted mean of theirs, and
+        a query also attends to those that have none yet.
     """
 
     heads: int
     width: int
     top_k: int
     own: bool = True
+    stride: int = 1
+
+    @property
+    def seen(self) -> int:
+        """Most positions that a query attends to."""
+        return self.top_k * self.stride + self.stride - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,20 +155,26 @@ def _choice(use: Use, a: Latent, i: Indexer) -> Iterator[Part]:
     """Yield the indexer's projections, norm and rotation, and the choice of the positions.
 
     Its queries come from the latent vector of the queries, its keys and the weights of its heads from the
-    layer's input, which the first product keeps already.
+    layer's input, which the first product keeps already. Keys of several positions are means, of which each
+    position's own channels and place are the weights.
     """
+    pooled = i.stride > 1
     yield linear(use, "index query", a.q_rank, i.heads * i.width)
-    yield keeping(linear(use, "index key and weights", a.d_model, i.width + i.heads), 0)
+    keys = i.width * (2 if pooled else 1)
+    yield keeping(linear(use, "index key and weights", a.d_model, keys + i.heads), 0)
     yield norm(use, "index key norm", i.width, "layer")
+    if pooled:
+        yield with_extra(gate(use, "index pool", i.width), i.stride * i.width)
     yield from choice(use, i, a.rope)
 
 
-def choice(use: Use, i: Indexer, rope: int, *, stride: int = 1) -> Iterator[Part]:
-    """Yield the rotation of an index's queries and keys, and the choice; of every `stride` positions one."""
-    yield rotary(use, "index rotary", i.heads, 1, rope)
+def choice(use: Use, i: Indexer, rope: int) -> Iterator[Part]:
+    """Yield the rotation of an index's queries and keys, if there is any, and the choice."""
+    if rope:
+        yield rotary(use, "index rotary", i.heads, 1, rope)
     layer = use.layer("lightning-indexer", decode=use.decoding)
     positions = S if use.decoding else use.length
-    sizes: dict[str, Any] = {"heads": i.heads, "head_dim": i.width, "top_k": i.top_k, "stride": stride}
+    sizes: dict[str, Any] = {"heads": i.heads, "head_dim": i.width, "top_k": i.top_k, "stride": i.stride}
     yield Part.of("indexer", layer, batch=B, seq=positions, **sizes)
 
 
@@ -175,7 +190,7 @@ def _absorbed(use: Use, a: Latent) -> Iterator[Part]:
 
 def _latent_core(use: Use, a: Latent) -> Part:
     """Return attention to the latents: of one new token to those of the cache, or of whole sequences."""
-    chosen: dict[str, Any] = {} if a.sparse is None else {"top_k": a.sparse.top_k}
+    chosen: dict[str, Any] = {} if a.sparse is None else {"top_k": a.sparse.seen}
     if use.decoding:
         kind = SparseLatentCore if chosen else LatentCore
         sizes = {**chosen, "kv_rank": a.kv_rank, "rope_dim": a.rope}

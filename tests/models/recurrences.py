@@ -1,6 +1,7 @@
 """Small models with recurrent layers, and what transformers computes more for them on a CPU."""
 
 from configurations import GATED, SHARED
+from latents import SPARSE, beyond_sparse_attention
 
 PURE = {"vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 3}
 DELTA = {
@@ -87,6 +88,12 @@ RECURRENT = {
         "topk_group": 1, "moe_intermediate_size": 32, "n_shared_experts": 2, "head_dim": 20,
         "layer_group_size": 3, "attention_bias": True, "pad_token_id": 0, "eos_token_id": 0,
     },
+    "glm5_next_text": {
+        **SPARSE, "num_hidden_layers": 8, "qk_rope_head_dim": 0, "index_topk": 32, "index_kpool": 8,
+        "linear_num_heads": 3, "linear_head_dim": 20, "hc_mult": 3, "n_shared_experts": 2,
+        "layer_types": ["linear_attention"] * 4 + ["indexed_attention"] * 3 + ["linear_attention"],
+        "indexer_types": ["full"] * 4 + ["full", "full", "shared", "full"], "pad_token_id": 0,
+    },
     "olmo_hybrid": {
         **GATED, "num_hidden_layers": 4, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
         "linear_key_head_dim": 12, "linear_value_head_dim": 16, "pad_token_id": 0,
@@ -96,7 +103,7 @@ RECURRENT = {
 LENGTHS = dict.fromkeys(
     (
         *("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid"),
-        *("kimi_linear", "bailing_hybrid"),
+        *("kimi_linear", "bailing_hybrid", "glm5_next_text"),
     ),
     128,
 )
@@ -164,5 +171,13 @@ FALLBACKS = {
     ),
     "kimi_linear": lambda b, n: 5 * by_decays_of_channels(b, n, 3, 20),
     "bailing_hybrid": lambda b, n: 4 * by_decays_of_channels(b, n, 4, 20),
+    "glm5_next_text": lambda b, n: (
+        5 * by_decays_of_channels(b, n, 3, 20)
+        + 3 * beyond_sparse_attention({**RECURRENT["glm5_next_text"], "index_topk": 32 + 7}, b, n)
+    ),
     "olmo_hybrid": lambda b, n: 3 * by_delta_rules(b, n, 2, 4, 12, 16),
 }
+
+#: Numbers that a sequence keeps and that transformers keeps elsewhere or in another form, of `batch` and
+#: `seq`: GLM-5.3's keys of its index, of which transformers keeps those of single positions.
+OTHERWISE = {"glm5_next_text": lambda b, n: 2 * b * (n // 8) * 12}

@@ -34,6 +34,23 @@ CLASSES = {"bert": "BertForPreTraining", "t5": "T5ForConditionalGeneration"}
 SAME = {"kimi_k2": "deepseek_v3"}
 
 
+#: Language models that transformers has only without logits, or inside a model that sees.
+HEADLESS = ("glm5_next_text",)
+
+
+class Headed(torch.nn.Module):
+    """A language model with logits."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.config = model, model.config
+        self.lm_head = torch.nn.Linear(self.config.hidden_size, self.config.vocab_size, bias=False)
+
+    def forward(self, **inputs):
+        found = self.model(**inputs)
+        return {**found, "logits": self.lm_head(found.last_hidden_state)}
+
+
 def build(figures, device):
     """Return the model of a configuration, with eager attention, whose products any counter counts."""
     figures = dict(figures)
@@ -44,6 +61,8 @@ def build(figures, device):
         config = transformers.AutoConfig.for_model(kind, **figures)
         config._attn_implementation = "eager"
         config._experts_implementation = "eager"
+        if kind in HEADLESS:
+            return Headed(transformers.AutoModel.from_config(config))
         if kind in CLASSES:
             return getattr(transformers, CLASSES[kind])(config)
         return transformers.AutoModelForCausalLM.from_config(config)
@@ -160,6 +179,7 @@ def test_state_and_cache_of_a_sequence_equal_those_of_hugging_faces_cache(kind):
         tensors += [state[..., 1:] for state in convolved if state is not None]
     ours = from_config(figures).cache_bytes("fp32")
     numbers = sum(tensor.numel() for tensor in tensors if tensor is not None)
+    numbers += recurrences.OTHERWISE.get(kind, lambda batch, seq: 0)(batch, seq)
     assert ours.subs({symbol("batch"): batch, symbol("seq_kv"): seq}) == 4 * numbers
 
 
@@ -226,6 +246,7 @@ SEEING = {
     "qwen3_5": {"num_hidden_layers": 5},
     "qwen3_5_moe": {"num_hidden_layers": 5, "num_experts": 16},
     "kimi_k25": {"num_hidden_layers": 5, "n_routed_experts": 16},
+    "glm5_next": {"num_hidden_layers": 5, "n_routed_experts": 16},
 }
 
 

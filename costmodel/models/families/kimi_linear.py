@@ -7,29 +7,14 @@ from functools import partial
 
 from costmodel.errors import CostmodelError
 from costmodel.models._blocks import Use, between_ends, feeding, residual, stacks
-from costmodel.models._delta import delta_attention
+from costmodel.models._delta import DELTA_FIELDS, delta_attention
 from costmodel.models._family import Family
-from costmodel.models._fields import ACT, DENSE, UNTIED, Field, Fields, function_of, of_layers, read
+from costmodel.models._fields import ACT, DENSE, UNTIED, Field, Fields, function_of, of_layers
 from costmodel.models._latent import LATENT_FIELDS, Latent, latent_attention
 from costmodel.models._part import Part
 from costmodel.models.families.deepseek import has_experts
 from costmodel.models.families.qwen3_next import LAYER_TYPES
 from costmodel.models.stack import Stack
-
-#: The published configuration's mapping of what concerns delta attention; it has layers counted from 1.
-GIVEN = "linear_attn_config"
-
-
-def _given(c: Fields) -> Fields:
-    """Return what the published configuration's mapping says, else what Hugging Face's own keys say."""
-    table = {
-        "heads": Field(("num_heads",), c.own_heads),
-        "width": Field(("head_dim",), c.own_width),
-        "kernel": Field(("short_conv_kernel_size",), c.own_kernel),
-        "full": Field(("full_attn_layers",), (), list),
-        "delta": Field(("kda_layers",), (), list),
-    }
-    return read(c.mapping, table, f"{GIVEN} of kimi_linear")
 
 
 def _unrotated(c: Fields) -> None:
@@ -46,14 +31,7 @@ FIELDS = {
     **LATENT_FIELDS,
     "nope_asked": Field(("mla_use_nope",), True, bool),
     "unrotated": Field((), _unrotated),
-    "own_heads": Field(("linear_num_heads",), 32),
-    "own_width": Field(("linear_head_dim",), 128),
-    "own_kernel": Field(("linear_conv_kernel_dim",), 4),
-    "mapping": Field((GIVEN,), {}, dict),
-    "given": Field((), _given),
-    "delta_heads": Field((), lambda f: f.given.heads),
-    "delta_width": Field((), lambda f: f.given.width),
-    "kernel": Field((), lambda f: f.given.kernel),
+    **DELTA_FIELDS,
     "layer_types": Field(("layer_types",), (), list),
     "experts": Field(("num_experts", "num_local_experts"), 256),
     "top_k": Field(("num_experts_per_token", "num_experts_per_tok"), 8),
