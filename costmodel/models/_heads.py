@@ -10,6 +10,7 @@ import sympy as sp
 
 from costmodel.errors import CostmodelError
 from costmodel.models._blocks import B, N, S, Use, gate, keeping, linear, norm, pointwise, with_extra
+from costmodel.models._decoding import SparseCore
 from costmodel.models._fields import Field, Fields, fraction, same
 from costmodel.models._part import Part
 
@@ -38,6 +39,8 @@ class Heads:
         Share of the width of Q's and K's heads into which positions are rotated; 0 or False: none.
     window : int, optional
         Positions that a query sees, its own included; None: all.
+    chosen : int, optional
+        Positions that a query attends to, which something before has chosen; None: all that it sees.
     gated : bool
         Whether the output is multiplied by a gate of the same width, computed with Q.
     head_gated : bool
@@ -55,6 +58,7 @@ class Heads:
     qk_norm: str = "none"
     rotary: float = 1.0
     window: int | None = None
+    chosen: int | None = None
     gated: bool = False
     head_gated: bool = False
     causal: bool = True
@@ -144,6 +148,11 @@ def core(use: Use, name: str, a: Heads, *, value_dim: int | None = None) -> Part
     """Return attention of Q over K and V: the sequence's own, or the cache's."""
     sizes: dict[str, Any] = {"batch": B, "heads": a.heads, "kv_heads": a.kv_heads, "head_dim": a.head_dim}
     sizes["value_dim"] = a.head_dim if value_dim is None else value_dim
+    if a.chosen is not None:
+        sizes["top_k"] = a.chosen
+        if use.decoding:
+            return Part.of(name, SparseCore(dtype=use.around), seq_kv=S, **sizes)
+        return Part.of(name, use.layer("top-k-attention"), seq=use.length, **sizes)
     if use.decoding:
         cached = S if a.window is None else sp.Min(S, a.window)
         return Part.of(name, use.layer("decode-attention"), seq_kv=cached, **sizes)

@@ -12,6 +12,13 @@ DUAL = {
     "mamba_n_heads": 8, "mamba_d_state": 16, "mamba_n_groups": 2, "mamba_chunk_size": 20,
 }  # fmt: skip
 
+QWEN_4 = {
+    **DELTA, **SHARED, "hc_count": 3, "hc_lowrank": 10, "indexer_n_heads": 3, "indexer_kv_heads": 1,
+    "indexer_head_dim": 32, "indexer_budget": 32, "indexer_compress_ratio": 8, "ple_layer_ids": [3, 1],
+    "ple_embed_dim": 32, "heads_per_ngram": 2, "ngram_vocab_size_base": 100, "eos_token_id": 0,
+    "make_ngram_vocab_size_divisible_by": 16,
+}  # fmt: skip
+
 RECURRENT = {
     "mamba": {**PURE, "state_size": 8},
     "falcon_mamba": {**PURE, "state_size": 8},
@@ -88,6 +95,8 @@ RECURRENT = {
         "topk_group": 1, "moe_intermediate_size": 32, "n_shared_experts": 2, "head_dim": 20,
         "layer_group_size": 3, "attention_bias": True, "pad_token_id": 0, "eos_token_id": 0,
     },
+    "qwen4_exp_text": QWEN_4,
+    "qwen4_exp_text/plain": {**QWEN_4, "ple_layer_ids": None, "attention_bias": True},
     "glm5_next_text": {
         **SPARSE, "num_hidden_layers": 8, "qk_rope_head_dim": 0, "index_topk": 32, "index_kpool": 8,
         "linear_num_heads": 3, "linear_head_dim": 20, "hc_mult": 3, "n_shared_experts": 2,
@@ -103,6 +112,7 @@ RECURRENT = {
 LENGTHS = dict.fromkeys(
     (
         *("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid"),
+        *("qwen4_exp_text", "qwen4_exp_text/plain"),
         *("kimi_linear", "bailing_hybrid", "glm5_next_text"),
     ),
     128,
@@ -148,6 +158,17 @@ def by_decays_of_channels(batch, seq, heads, width):
     return convolved(batch, 3 * heads * width, 4) - 4 * batch * seq * 64 * width * heads
 
 
+def beyond_chosen_blocks(batch, seq):
+    """Return what torch counts more, or less, for a layer of Qwen4-Exp's sparse attention.
+
+    It masks the scores of all pairs but those of 32 positions and 7 of an incomplete block. Its indexer
+    scores visible blocks alone, one query at a time, and sums over heads without a product.
+    """
+    dense = 2 * batch * 4 * seq * (seq - 39) * 2 * 32
+    visible = sum(t // 8 for t in range(1, seq + 1))
+    return dense - 2 * batch * 3 * (32 * (seq * (seq // 8) - visible) + seq * (seq // 8))
+
+
 #: FLOPs of a forward pass that torch counts and that the kernels do not have, of `batch` and `seq`.
 FALLBACKS = {
     "mamba": lambda b, n: 3 * scanned(b, n, 128, 8),
@@ -171,6 +192,10 @@ FALLBACKS = {
     ),
     "kimi_linear": lambda b, n: 5 * by_decays_of_channels(b, n, 3, 20),
     "bailing_hybrid": lambda b, n: 4 * by_decays_of_channels(b, n, 4, 20),
+    **dict.fromkeys(
+        ("qwen4_exp_text", "qwen4_exp_text/plain"),
+        lambda b, n: 3 * by_delta_rules(b, n, 2, 4, 16, 16) + beyond_chosen_blocks(b, n),
+    ),
     "glm5_next_text": lambda b, n: (
         5 * by_decays_of_channels(b, n, 3, 20)
         + 3 * beyond_sparse_attention({**RECURRENT["glm5_next_text"], "index_topk": 32 + 7}, b, n)
@@ -179,5 +204,10 @@ FALLBACKS = {
 }
 
 #: Numbers that a sequence keeps and that transformers keeps elsewhere or in another form, of `batch` and
-#: `seq`: GLM-5.3's keys of its index, of which transformers keeps those of single positions.
-OTHERWISE = {"glm5_next_text": lambda b, n: 2 * b * (n // 8) * 12}
+#: `seq`: keys of indexes, of which transformers keeps those of single positions. Of Qwen4-Exp's n-grams it
+#: keeps 2 tokens, and all of the positions that the convolution needs, and the test leaves out one of each.
+OTHERWISE = {
+    "glm5_next_text": lambda b, n: 2 * b * (n // 8) * 12,
+    "qwen4_exp_text": lambda b, n: b * (n // 8) * 32 + 2 * b * (3 * 64 - 1),
+    "qwen4_exp_text/plain": lambda b, n: b * (n // 8) * 32,
+}

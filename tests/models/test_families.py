@@ -170,7 +170,8 @@ OTHERS = {**RECURRENT, **LATENTS, "llama4_text": LLAMA_4}
         *((kind, "hidden_act") for kind in (*LATENTS, "llama4_text")),
         *((kind, "hidden_act") for kind in ("bamba", "jamba", "granitemoehybrid", "falcon_h1", "zamba2")),
         *((kind, "hidden_act") for kind in ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid")),
-        ("kimi_linear", "hidden_act"),
+        *((kind, "hidden_act") for kind in ("kimi_linear", "bailing_hybrid", "minimax", "qwen4_exp_text")),
+        ("zamba", "hidden_act"),
         ("recurrent_gemma", "hidden_activation"),
         ("nemotron_h", "mlp_hidden_act"),
     ],
@@ -192,8 +193,8 @@ def test_recurrences_of_recurrent_gemma_are_gated_with_the_activation(said, func
         assert {gate.layer.options["op"] for gate in gates} == {f"{function}-and-mul"}
 
 
-@pytest.mark.parametrize("kind", ["lfm2", "lfm2_moe"])
-def test_lfm2_has_silu_whatever_a_configuration_states(kind):
+@pytest.mark.parametrize("kind", ["lfm2", "lfm2_moe", "lfm3"])
+def test_lfm_has_silu_whatever_a_configuration_states(kind):
     """Its code calls SiLU by name and reads no key (transformers, modeling_lfm2.py)."""
     parts = from_config({"model_type": kind, **RECURRENT[kind], "hidden_act": "gelu"}).prefill().parts
     assert {p.layer.options["activation"] for p in parts if "activation" in p.layer.options} == {"silu"}

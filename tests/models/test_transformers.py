@@ -247,7 +247,11 @@ SEEING = {
     "qwen3_5_moe": {"num_hidden_layers": 5, "num_experts": 16},
     "kimi_k25": {"num_hidden_layers": 5, "n_routed_experts": 16},
     "glm5_next": {"num_hidden_layers": 5, "n_routed_experts": 16},
-}
+    "qwen4_exp": {
+        "num_hidden_layers": 5, "num_experts": 16, "indexer_n_heads": 4, "indexer_kv_heads": 1,
+        "indexer_head_dim": 256, "indexer_budget": 64, "indexer_compress_ratio": 16,
+    },
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("tied", [False, True])

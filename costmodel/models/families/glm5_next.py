@@ -105,11 +105,10 @@ def layer(c: Fields, use: Use, attends: bool, own: bool, sparse: bool) -> Iterat
     yield from attention(c, use, attends, own)
     yield hyper(c, use)
     yield norm(use, "feed-forward norm", c.d_model)
-    function = function_of(c, "silu")
     if sparse:
-        yield from experts(c, use, function=function, shared=c.shared * c.d_expert, extra=c.experts)
+        yield from experts(c, use, shared=c.shared * c.d_expert, extra=c.experts)
     else:
-        yield feed_forward(use, c.d_model, c.d_ff, function, gated=True)
+        yield feed_forward(use, c.d_model, c.d_ff, function_of(c, "silu"), gated=True)
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
