@@ -99,8 +99,7 @@ def attention(c: Fields, use: Use, attends: bool, own: bool) -> Iterator[Part]:
 
 
 def layer(c: Fields, use: Use, attends: bool, own: bool, sparse: bool) -> Iterator[Part]:
-    """Yield one layer: two halves, each behind a norm and inside a hyper-connection."""
-    yield hyper(c, use)
+    """Yield one layer: two halves, each behind a norm and inside a hyper-connection, whose mixing ends it."""
     yield norm(use, "attention norm", c.d_model)
     yield from attention(c, use, attends, own)
     yield hyper(c, use)
@@ -109,6 +108,7 @@ def layer(c: Fields, use: Use, attends: bool, own: bool, sparse: bool) -> Iterat
         yield from experts(c, use, shared=c.shared * c.d_expert, extra=c.experts)
     else:
         yield feed_forward(use, c.d_model, c.d_ff, function_of(c, "silu"), gated=True)
+    yield hyper(c, use)
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
@@ -134,6 +134,7 @@ GLM5_NEXT = Family(
         "of sparse attention, that a query's incomplete pool is counted as if only its last position were "
         "missing, the keys and weights of that pool in the cache, and the indexer's own loss"
     ),
+    cut={"heads": "heads", "delta_heads": "heads of delta attention", "d_ff": "inner width"},
     alternates=True,
     left_to_defaults=LEFT_TO_DEFAULTS,
 )
