@@ -200,6 +200,7 @@ def experts(
     shared: int = 0,
     gated: bool = False,
     extra: int = 0,
+    router: bool = True,
 ) -> Iterator[Part]:
     """Yield a router with its experts, and the shared expert that every token passes.
 
@@ -219,6 +220,8 @@ def experts(
         Whether the shared expert's output is scaled by one number per token, made by a product.
     extra : int
         Further learned numbers, such as offsets of the router.
+    router : bool
+        Whether the router is one product; if not, it is not among these parts.
 
     Raises
     ------
@@ -231,7 +234,7 @@ def experts(
             f"{c.experts}"
         )
     alike, odd = divmod(shared, c.d_expert)
-    layer = use.layer("moe", activation=function, gated=not plain, shared=0 if odd else alike)
+    layer = use.layer("moe", activation=function, gated=not plain, shared=0 if odd else alike, router=router)
     sizes = {"d_model": c.d_model, "d_ff": c.d_expert, "experts": c.experts, "top_k": c.top_k}
     yield with_extra(Part.of("experts", layer, **use.tokens, **sizes), extra)
     if odd:

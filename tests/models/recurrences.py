@@ -95,6 +95,11 @@ RECURRENT = {
         "topk_group": 1, "moe_intermediate_size": 32, "n_shared_experts": 2, "head_dim": 20,
         "layer_group_size": 3, "attention_bias": True, "pad_token_id": 0, "eos_token_id": 0,
     },
+    "zaya": {
+        **GATED, "head_dim": 32, "num_experts": 4, "moe_intermediate_size": 32, "router_hidden_size": 24,
+        "cca_time0": 3, "cca_time1": 2, "attention_bias": True, "lm_head_bias": True, "sliding_window": 64,
+        "layer_types": ["hybrid", "hybrid_sliding", "hybrid"],
+    },
     "qwen4_exp_text": QWEN_4,
     "qwen4_exp_text/plain": {**QWEN_4, "ple_layer_ids": None, "attention_bias": True},
     "glm5_next_text": {
@@ -192,6 +197,8 @@ FALLBACKS = {
     ),
     "kimi_linear": lambda b, n: 5 * by_decays_of_channels(b, n, 3, 20),
     "bailing_hybrid": lambda b, n: 4 * by_decays_of_channels(b, n, 4, 20),
+    # Padding, and the values that a token before the first would have.
+    "zaya": lambda b, n: 3 * (2 * b * 192 * 3 + 2 * b * 64 * 32),
     **dict.fromkeys(
         ("qwen4_exp_text", "qwen4_exp_text/plain"),
         lambda b, n: 3 * by_delta_rules(b, n, 2, 4, 16, 16) + beyond_chosen_blocks(b, n),
@@ -205,8 +212,10 @@ FALLBACKS = {
 
 #: Numbers that a sequence keeps and that transformers keeps elsewhere or in another form, of `batch` and
 #: `seq`: keys of indexes, of which transformers keeps those of single positions. Of Qwen4-Exp's n-grams it
-#: keeps 2 tokens, and all of the positions that the convolution needs, and the test leaves out one of each.
+#: keeps 2 tokens, and all of the positions that the convolution needs, and the test leaves out one of each;
+#: so it does of ZAYA's convolutions.
 OTHERWISE = {
+    "zaya": lambda b, n: 3 * b * 192,
     "glm5_next_text": lambda b, n: 2 * b * (n // 8) * 12,
     "qwen4_exp_text": lambda b, n: b * (n // 8) * 32 + 2 * b * (3 * 64 - 1),
     "qwen4_exp_text/plain": lambda b, n: b * (n // 8) * 32,

@@ -171,7 +171,7 @@ OTHERS = {**RECURRENT, **LATENTS, "llama4_text": LLAMA_4}
         *((kind, "hidden_act") for kind in ("bamba", "jamba", "granitemoehybrid", "falcon_h1", "zamba2")),
         *((kind, "hidden_act") for kind in ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid")),
         *((kind, "hidden_act") for kind in ("kimi_linear", "bailing_hybrid", "minimax", "qwen4_exp_text")),
-        ("zamba", "hidden_act"),
+        *((kind, "hidden_act") for kind in ("zamba", "zaya")),
         ("recurrent_gemma", "hidden_activation"),
         ("nemotron_h", "mlp_hidden_act"),
     ],

@@ -426,6 +426,8 @@ CHOOSING = {
             {"index_kpool_always_select_tail": False},
             "index_kpool_always_select_tail should be True, got False",
         ),
+        ("zaya", {"num_experts_per_tok": 2}, "num_experts_per_tok should be a whole number .*, got 2"),
+        ("zaya", {"layer_types": ["hybrid_sliding"] * 6}, "sliding_window: wanted positions"),
         ("qwen4_exp", {}, "lacks indexer_n_heads, indexer_head_dim, indexer_budget, indexer_compress_ratio"),
         ("qwen4_exp", {**CHOOSING, "indexer_budget": 33}, "multiple of indexer_compress_ratio 8, got 33"),
         ("qwen4_exp", {**CHOOSING, "ple_layer_ids": [1, 4]}, r"wanted layers with a delta net, .* \[4\]"),

@@ -48,6 +48,7 @@ SUMS = {
     "kimi-linear-48b-a3b": 27 * 2,  # delta or latent attention; feed-forward layer or experts
     "ling-3.0-flash": 42 * 2,
     "glm-5.3-flash": 45 * 2,  # the streams are added to after the sum
+    "zaya1-8b": 40 * 2,  # attention; experts
     "minimax-text-01": 80 * 2,  # lightning or softmax attention; experts
     "longcat-flash": 28 * 5,  # two attentions and feed-forward layers, and the experts
 }

@@ -74,7 +74,7 @@ def parameters_of(module):
     The router's offsets are a parameter in DeepSeek's code but a buffer in Hugging Face's, which also
     allocates products up for LongCat's experts that do nothing; no checkpoint has these.
     """
-    named = ("correction_bias", "expert_bias")
+    named = ("correction_bias", "expert_bias", "balancing_biases")
     offsets = sum(b.numel() for key, b in module.named_buffers() if key.endswith(named))
     idle = sum(
         m.zero_expert_num * m.gate_up_proj[0].numel()
