@@ -49,7 +49,7 @@ class MoE(StoredWeights):
     shared : int
         Number of shared experts, which process all tokens in addition to the chosen ones.
     router : bool
-        Whether the layer scores and chooses the experts itself; if not, the choices are inputs. Forward only.
+        Whether the layer scores and chooses the experts itself; if not, the choices are inputs.
     loads : {"random", "balanced", "power-law"}
         How tokens choose: each at random; all experts equally often, so that min(E, k·tokens) of them work;
         or some experts much more often than others, as benchmarks draw it (`costmodel.kernels._loads`):
@@ -88,7 +88,6 @@ class MoE(StoredWeights):
         if self.among < 1:
             raise CostmodelError(f"among of {self.name}: wanted at least 1 device, got {self.among}")
         self.check_forward_only(f"among={self.among}", chosen=self.among > 1)
-        self.check_forward_only("router=false", chosen=not self.router)
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Check that `top_k` is at most `experts`, and that all devices hold equally many of these."""
@@ -244,8 +243,7 @@ class MoE(StoredWeights):
         """The gradients of the weighted sum, the experts and the router; the sum of the tokens' gradients."""
         rows = self.bytes * T * D
         weights = self.stat_bytes * T * K
-        scores = self.bytes * T * E
-        parts = K + (2 if self.shared else 1)
+        parts = K + (1 if self.shared else 0) + (1 if self.router else 0)
         return (
             # Each expert receives its weight times g; each weight, the product of g and the expert's result.
             stream(
@@ -263,6 +261,24 @@ class MoE(StoredWeights):
             ),
             *self._experts(_with_intermediate_gradient(_ffn.backward(self, self._chosen, self._form))),
             *self._shared("bwd"),
+            *self._routing_back(),
+            stream(
+                self,
+                "sum over experts",
+                rows=T,
+                cols=D,
+                reads=parts,
+                writes=1,
+                vector=parts - 1,
+                depth=CeilLog2(parts),
+            ),
+        )
+
+    def _routing_back(self) -> tuple[Phase, ...]:
+        """Return the gradients of the choice and of the product that scores; none without a router."""
+        if not self.router:
+            return ()
+        return (
             # Σ p·dp has k terms per token; then dp − Σ, times p.
             stream(
                 self,
@@ -276,20 +292,10 @@ class MoE(StoredWeights):
                 writes=1,
                 vector=2 + 2 * K / E,
                 depth=tree_depth(K) + 2,
-                extra_read=weights + PLACE_BYTES * T * K,
-                workspace=scores,
+                extra_read=self._choices,
+                workspace=self.bytes * T * E,
             ),
-            *gradients(self, "router", rows=T, inner=D, outer=E, workspace=rows),
-            stream(
-                self,
-                "sum over experts",
-                rows=T,
-                cols=D,
-                reads=parts,
-                writes=1,
-                vector=parts - 1,
-                depth=CeilLog2(parts),
-            ),
+            *gradients(self, "router", rows=T, inner=D, outer=E, workspace=self.bytes * T * D),
         )
 
     # -- operands --------------------------------------------------------------------------
@@ -308,10 +314,11 @@ class MoE(StoredWeights):
         )
 
     def kept(self) -> sp.Expr:
-        """The input, probabilities and choices; the experts' inner values and results."""
+        """The input, the router's probabilities and the choices; the experts' inner values and results."""
         inside = _ffn.kept(self, self._chosen, self._form)
         common = _ffn.kept(self, self._common, self._form) if self.shared else ZERO
-        return self.bytes * T * (D + E + K * D) + self._choices + inside + common
+        scored = E if self.router else ZERO
+        return self.bytes * T * (D + scored + K * D) + self._choices + inside + common
 
     def parameters(self) -> sp.Expr:
         """The router, and every expert."""

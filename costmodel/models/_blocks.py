@@ -197,6 +197,7 @@ def experts(
     shared: int = 0,
     gated: bool = False,
     extra: int = 0,
+    router: bool = True,
 ) -> Iterator[Part]:
     """Yield a router with its experts, and the shared expert that every token passes.
 
@@ -216,6 +217,8 @@ def experts(
         Whether the shared expert's output is scaled by one number per token, made by a product.
     extra : int
         Further learned numbers, such as offsets of the router.
+    router : bool
+        Whether the router is one product; if not, it is not among these parts.
 
     Raises
     ------
@@ -228,7 +231,7 @@ def experts(
             f"{c.experts}"
         )
     alike, odd = divmod(shared, c.d_expert)
-    layer = use.layer("moe", activation=function, gated=not plain, shared=0 if odd else alike)
+    layer = use.layer("moe", activation=function, gated=not plain, shared=0 if odd else alike, router=router)
     sizes = {"d_model": c.d_model, "d_ff": c.d_expert, "experts": c.experts, "top_k": c.top_k}
     yield with_extra(Part.of("experts", layer, **use.tokens, **sizes), extra)
     if odd:
@@ -294,6 +297,7 @@ def feeding(
     shared: int = 0,
     gated: bool = False,
     extra: int = 0,
+    after: bool = False,
 ) -> Iterator[Part]:
     """Yield the second half of a layer: experts, or one feed-forward layer with a gate.
 
@@ -307,12 +311,13 @@ def feeding(
         Whether the layer has experts.
     function, shared, gated, extra
         See `experts`; all but the first are of experts alone.
+    after : bool
+        Whether it has a norm after it too.
     """
-    if not sparse:
-        inner = feed_forward(use, c.d_model, c.d_ff, function, gated=True)
-        return residual(use, "feed-forward", c.d_model, [inner])
-    half = experts(c, use, function=function, shared=shared, gated=gated, extra=extra)
-    return residual(use, "feed-forward", c.d_model, half)
+    half: Iterable[Part] = [feed_forward(use, c.d_model, c.d_ff, function, gated=True)]
+    if sparse:
+        half = experts(c, use, function=function, shared=shared, gated=gated, extra=extra)
+    return residual(use, "feed-forward", c.d_model, half, after=after)
 
 
 def residual_then_norm(

@@ -1,4 +1,4 @@
-"""Kernels that only decoding has: attention over cached latents, and updates of a recurrent state."""
+"""Kernels that only decoding has: attention to latents or chosen positions, updates of a recurrent state."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from costmodel.layers import Layer
 from costmodel.layers._indexed import PLACE_BYTES
 from costmodel.layers._kernels import stream
 from costmodel.layers._stored import StoredCache
+from costmodel.layers.decode_attention import DecodeAttention
 from costmodel.layers.mla import MLA
 from costmodel.symbols import symbols
 
@@ -71,6 +72,26 @@ class SparseLatentCore(LatentCore):
     def passed_over(self) -> sp.Expr:
         """Return the size of the latents and rotated keys that are not chosen [bytes]."""
         return self.cached_bytes * B * (NKV - sp.Min(NKV, TOP)) * (C + R)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseCore(DecodeAttention):
+    """Attention to at most `top_k` positions, of which a list is read; the cache has all of them."""
+
+    name: ClassVar[str] = "sparse-decode-attention"
+    source: ClassVar[str] = "DeepSeek-AI 2025, DeepSeek-V3.2-Exp, §1, eq. 2"
+    required: ClassVar[tuple[str, ...]] = (*DecodeAttention.required, "top_k")
+
+    def forward(self) -> tuple[Phase, ...]:
+        """Return the kernel of so many positions, with the list."""
+        (whole,) = super().forward()
+        seen = sp.Min(NKV, TOP)
+        core = whole.at({NKV: seen})
+        return (replace(core, read=core.read + PLACE_BYTES * B * seen),)
+
+    def passed_over(self) -> sp.Expr:
+        """Return the size of the keys and values that are not chosen [bytes]."""
+        return self._cache(NKV - sp.Min(NKV, TOP))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,16 @@ SUMMED = ("Δ, B and C projection",)
 
 
 def of_stream(part: Part, whole: Part, width: int) -> bool:
-    """Return whether a part works on the residual stream of that width and is not divided."""
+    """Return whether a part works on the residual stream of that width, or streams, and is not divided."""
+    if part.layer.name == "hyper-connection":
+        return True
     return part == whole and part.layer.name in ("norm", "elementwise") and dict(part.sizes)["n"] == width
+
+
+def rows_of(part: Part) -> sp.Expr:
+    """Return the tokens of a part that works on the residual stream."""
+    sizes = dict(part.sizes)
+    return sizes["m"] if "m" in sizes else sizes["batch"] * sizes["seq"]
 
 
 def of_divided_row(part: Part, whole: Part) -> bool:

@@ -9,7 +9,8 @@ from typing import Any
 import sympy as sp
 
 from costmodel.errors import CostmodelError
-from costmodel.models._blocks import B, N, S, Use, gate, keeping, linear, norm, with_extra
+from costmodel.models._blocks import B, N, S, Use, gate, keeping, linear, norm, pointwise, with_extra
+from costmodel.models._decoding import SparseCore
 from costmodel.models._fields import Field, Fields, fraction, same
 from costmodel.models._part import Part
 
@@ -38,8 +39,12 @@ class Heads:
         Share of the width of Q's and K's heads into which positions are rotated; 0 or False: none.
     window : int, optional
         Positions that a query sees, its own included; None: all.
+    chosen : int, optional
+        Positions that a query attends to, which something before has chosen; None: all that it sees.
     gated : bool
         Whether the output is multiplied by a gate of the same width, σ of what is computed with Q.
+    head_gated : bool
+        Whether the output of each head is multiplied by a number; see `head_gate`.
     causal : bool
         Whether a position sees only itself and those before it.
     """
@@ -53,7 +58,9 @@ class Heads:
     qk_norm: str = "none"
     rotary: float = 1.0
     window: int | None = None
+    chosen: int | None = None
     gated: bool = False
+    head_gated: bool = False
     causal: bool = True
 
     @classmethod
@@ -90,12 +97,25 @@ def self_attention(use: Use, a: Heads, name: str = "") -> Iterator[Part]:
     middle = core(use, f"{name}attention", a)
     yield middle
     output = linear(use, f"{name}output projection", a.query, a.d_model, bias=a.out_bias)
+    if a.head_gated:
+        yield from head_gate(use, a.d_model, a.heads, a.head_dim, name)
+        yield output
+        return
     if not a.gated:
         yield after(middle, output)
         return
     gated = gate(use, f"{name}output gate", a.query, "sigmoid")
     yield keeping(gated, sp.Rational(1, 2)) if keeps_its_output(middle) else gated  # only the gate is its own
     yield output
+
+
+def head_gate(use: Use, d_model: int, heads: int, width: int, name: str = "") -> Iterator[Part]:
+    """Yield the product for one number per head, of the layer's input, and the heads' outputs times that.
+
+    The first product keeps the same input, and attention the outputs that the scaling's gradient needs.
+    """
+    yield keeping(linear(use, f"{name}head gate", d_model, heads), 0)
+    yield pointwise(use, f"{name}heads gated", "mul-scalar", heads * width)
 
 
 def qk_norm(use: Use, name: str, kind: str, heads: int, width: int) -> Part:
@@ -128,6 +148,11 @@ def core(use: Use, name: str, a: Heads, *, value_dim: int | None = None) -> Part
     """Return attention of Q over K and V: the sequence's own, or the cache's."""
     sizes: dict[str, Any] = {"batch": B, "heads": a.heads, "kv_heads": a.kv_heads, "head_dim": a.head_dim}
     sizes["value_dim"] = a.head_dim if value_dim is None else value_dim
+    if a.chosen is not None:
+        sizes["top_k"] = a.chosen
+        if use.decoding:
+            return Part.of(name, SparseCore(dtype=use.around), seq_kv=S, **sizes)
+        return Part.of(name, use.layer("top-k-attention"), seq=use.length, **sizes)
     if use.decoding:
         cached = S if a.window is None else sp.Min(S, a.window)
         return Part.of(name, use.layer("decode-attention"), seq_kv=cached, **sizes)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from costmodel.models._blocks import B, S, Use, keeping, linear, norm
+from costmodel.models._blocks import B, S, Use, gate, keeping, linear, norm, with_extra
 from costmodel.models._decoding import LatentCore, SparseLatentCore
 from costmodel.models._fields import Field, Fields
-from costmodel.models._heads import Heads, after, core, rotary
+from costmodel.models._heads import Heads, after, core, head_gate, rotary
 from costmodel.models._part import Part
 
 #: Fields of `Latent`, by the keys of all architectures that have it; `d_model` and `heads` come before.
@@ -32,15 +32,24 @@ class Indexer:
     heads, width : int
         Heads of the lightning indexer, and the width of each and of the key that they share.
     top_k : int
-        Positions that a query attends to.
+        Keys of the indexer that a query chooses.
     own : bool
         Whether the layer has an indexer, or attends to the positions that the layer before it chose.
+    stride : int
+        Positions that a key of the indexer stands for. If more than one, it is a weighted mean of theirs, and
+        a query also attends to those that have none yet.
     """
 
     heads: int
     width: int
     top_k: int
     own: bool = True
+    stride: int = 1
+
+    @property
+    def seen(self) -> int:
+        """Most positions that a query attends to."""
+        return self.top_k * self.stride + self.stride - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +70,8 @@ class Latent:
         How the positions that a query attends to are chosen; None: it attends to all before it.
     rotated : bool
         Whether `rope` numbers of queries and keys are rotated, or used as they are.
+    head_gated : bool
+        Whether the output of each head is multiplied by a number; see `costmodel.models._heads.head_gate`.
     """
 
     d_model: int
@@ -73,10 +84,11 @@ class Latent:
     bias: bool = False
     sparse: Indexer | None = None
     rotated: bool = True
+    head_gated: bool = False
 
     @classmethod
-    def of(cls, c: Fields, sparse: Indexer | None = None, *, rotated: bool = True) -> Latent:
-        """Return the sizes that the fields of `LATENT_FIELDS` say."""
+    def of(cls, c: Fields, **traits: Any) -> Latent:
+        """Return the sizes that the fields of `LATENT_FIELDS` say, with an architecture's traits."""
         return cls(
             d_model=c.d_model,
             heads=c.heads,
@@ -86,8 +98,7 @@ class Latent:
             rope=c.rope,
             value_dim=c.value_dim,
             bias=c.attention_bias,
-            sparse=sparse,
-            rotated=rotated,
+            **traits,
         )
 
     @property
@@ -128,38 +139,42 @@ def latent_attention(use: Use, a: Latent) -> Iterator[Part]:
         yield rotary(use, "rotary", a.heads, 1, a.rope)
     output = linear(use, "output projection", a.heads * a.value_dim, a.d_model, bias=a.bias)
     if a.sparse is not None or use.decoding:
-        yield from (*_absorbed(use, a), output)
+        yield from _absorbed(use, a)
     else:
-        yield from _expanded(use, a, output)
-
-
-def _expanded(use: Use, a: Latent, output: Part) -> Iterator[Part]:
-    """Yield the product for keys and values of all heads, ordinary attention, and the output projection."""
-    yield linear(use, "key and value up-projection", a.kv_rank, a.heads * (a.nope + a.value_dim))
-    heads = Heads(d_model=a.d_model, heads=a.heads, kv_heads=a.heads, head_dim=a.query)
-    middle = core(use, "attention", heads, value_dim=a.value_dim)
-    yield middle
-    yield after(middle, output)
+        yield linear(use, "key and value up-projection", a.kv_rank, a.heads * (a.nope + a.value_dim))
+        heads = Heads(d_model=a.d_model, heads=a.heads, kv_heads=a.heads, head_dim=a.query)
+        middle = core(use, "attention", heads, value_dim=a.value_dim)
+        yield middle
+        output = output if a.head_gated else after(middle, output)
+    if a.head_gated:
+        yield from head_gate(use, a.d_model, a.heads, a.value_dim)
+    yield output
 
 
 def _choice(use: Use, a: Latent, i: Indexer) -> Iterator[Part]:
     """Yield the indexer's projections, norm and rotation, and the choice of the positions.
 
     Its queries come from the latent vector of the queries, its keys and the weights of its heads from the
-    layer's input, which the first product keeps already.
+    layer's input, which the first product keeps already. Keys of several positions are means, of which each
+    position's own channels and place are the weights.
     """
+    pooled = i.stride > 1
     yield linear(use, "index query", a.q_rank, i.heads * i.width)
-    yield keeping(linear(use, "index key and weights", a.d_model, i.width + i.heads), 0)
+    keys = i.width * (2 if pooled else 1)
+    yield keeping(linear(use, "index key and weights", a.d_model, keys + i.heads), 0)
     yield norm(use, "index key norm", i.width, "layer")
+    if pooled:
+        yield with_extra(gate(use, "index pool", i.width), i.stride * i.width)
     yield from choice(use, i, a.rope)
 
 
-def choice(use: Use, i: Indexer, rope: int, *, stride: int = 1) -> Iterator[Part]:
-    """Yield the rotation of an index's queries and keys, and the choice; of every `stride` positions one."""
-    yield rotary(use, "index rotary", i.heads, 1, rope)
+def choice(use: Use, i: Indexer, rope: int) -> Iterator[Part]:
+    """Yield the rotation of an index's queries and keys, if there is any, and the choice."""
+    if rope:
+        yield rotary(use, "index rotary", i.heads, 1, rope)
     layer = use.layer("lightning-indexer", decode=use.decoding)
     positions = S if use.decoding else use.length
-    sizes: dict[str, Any] = {"heads": i.heads, "head_dim": i.width, "top_k": i.top_k, "stride": stride}
+    sizes: dict[str, Any] = {"heads": i.heads, "head_dim": i.width, "top_k": i.top_k, "stride": i.stride}
     yield Part.of("indexer", layer, batch=B, seq=positions, **sizes)
 
 
@@ -175,7 +190,7 @@ def _absorbed(use: Use, a: Latent) -> Iterator[Part]:
 
 def _latent_core(use: Use, a: Latent) -> Part:
     """Return attention to the latents: of one new token to those of the cache, or of whole sequences."""
-    chosen: dict[str, Any] = {} if a.sparse is None else {"top_k": a.sparse.top_k}
+    chosen: dict[str, Any] = {} if a.sparse is None else {"top_k": a.sparse.seen}
     if use.decoding:
         kind = SparseLatentCore if chosen else LatentCore
         sizes = {**chosen, "kv_rank": a.kv_rank, "rope_dim": a.rope}

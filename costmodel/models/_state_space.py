@@ -24,6 +24,8 @@ class Selective:
         Whether the products in and out have biases, and whether the convolution has one.
     normed : str
         RMS norms of Δ, B and C: ``none``; ``gain``; ``free``, without gains.
+    heads : int
+        Heads that have a Δ, B and C each, made of their own channels alone; 0: all channels share them.
     """
 
     d_model: int
@@ -34,9 +36,10 @@ class Selective:
     bias: bool = False
     conv_bias: bool = True
     normed: str = "none"
+    heads: int = 0
 
     @classmethod
-    def of(cls, c: Fields, *, normed: str) -> Selective:
+    def of(cls, c: Fields, *, normed: str, heads: int = 0) -> Selective:
         """Return the sizes that the fields of a configuration say."""
         return cls(
             d_model=c.d_model,
@@ -47,6 +50,7 @@ class Selective:
             bias=c.bias,
             conv_bias=c.conv_bias,
             normed=normed,
+            heads=heads,
         )
 
 
@@ -54,18 +58,28 @@ def selective(use: Use, a: Selective) -> Iterator[Part]:
     """Yield the input projection; convolution; Δ, B and C; the selective scan; the output projection."""
     yield linear(use, "input projection", a.d_model, 2 * a.inner, bias=a.bias)
     yield convolution(use, a.inner, a.kernel, bias=a.conv_bias)
-    yield keeping(
-        linear(use, "Δ, B and C projection", a.inner, a.rank + 2 * a.state), 0
-    )  # the scan keeps its input
+    scans = max(a.heads, 1)
+    own, name = a.inner // scans, "Δ, B and C of each head" if a.heads else "Δ, B and C projection"
+    # The scan keeps its input.
+    yield keeping(_by_head(use, a, name, own, a.rank + 2 * a.state), 0)
     if a.normed != "none":
         free = a.normed == "free"
         yield replace(norm(use, "Δ norm", a.rank), shared=free)
         both = norm(use, "B and C norm", a.state, rows=2 * use.rows)
         yield replace(with_extra(both, 0 if free else a.state), shared=free)
-    yield linear(use, "Δ projection", a.rank, a.inner, bias=True)
+    yield with_extra(_by_head(use, a, "Δ projection", a.rank, own), a.inner)
     scan = use.layer("mamba", form="recurrent" if use.decoding else "scan")
-    yield Part.of("selective scan", scan, **use.tokens, d_model=a.d_model, hidden=a.inner, state=a.state)
+    sizes: dict[str, Any] = {"d_model": a.d_model, "hidden": own, "state": a.state}
+    yield Part.of("selective scan", scan, **use.tokens, **sizes, repeats=scans)
     yield linear(use, "output projection", a.inner, a.d_model, bias=a.bias)
+
+
+def _by_head(use: Use, a: Selective, name: str, inner: int, outer: int) -> Part:
+    """Return a product of all channels, or one of each head's channels."""
+    if not a.heads:
+        return linear(use, name, inner, outer)
+    product = use.layer("matmul", batched=True)
+    return Part.of(name, product, batch=a.heads, m=use.rows, n=outer, k=inner)
 
 
 def _head_dim(c: Fields) -> int:

@@ -18,7 +18,7 @@ import sympy as sp
 
 from costmodel.errors import SizeError, UnavailableError
 from costmodel.models._blocks import Use
-from costmodel.models._devices import BETWEEN, SUMMED, exchange, of_divided_row, of_stream
+from costmodel.models._devices import BETWEEN, SUMMED, exchange, of_divided_row, of_stream, rows_of
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 from costmodel.symbols import ceil_div
@@ -91,7 +91,7 @@ def _summed(whole: tuple[Part, ...], cut: tuple[Part, ...], width: int, devices:
         sizes = dict(part.sizes)
         if pending and of_stream(part, before, width):
             pending = False
-            yield _sum(part, sizes["m"], width, devices)
+            yield _sum(part, rows_of(part), width, devices)
         if of_divided_row(part, before):
             yield _sum(part, sizes["m"], 1, devices)
         yield part

@@ -42,6 +42,8 @@ Ends: TypeAlias = tuple[tuple[Part, ...], tuple[Part, ...]]
 OWN = (
     *("shared expert", "shared expert gate", "channel receptance"),
     "zero experts' scores",
+    *("router down-projection", "router state", "router norm", "router inner projection"),
+    *("router activation", "router", "routing"),
     *("input beside embedding", "block norm", "block output projection"),
 )
 

@@ -69,10 +69,25 @@ def test_training_and_other_processors_use_a_librarys_product():
     assert gpu.count("experts") == 2
 
 
+def test_training_without_a_router_leaves_out_its_kernels():
+    """The product and its two gradients take 6·tokens·d·E."""
+    counts = {
+        router: cm.evaluate(get("moe")(direction="fwd+bwd", router=router), **SIZES)
+        for router in (True, False)
+    }
+    tokens = SIZES["batch"] * SIZES["seq"]
+    left = counts[True]["matrix_flops"] - counts[False]["matrix_flops"]
+    assert left == 6 * tokens * SIZES["d_model"] * SIZES["experts"]
+    names = [phase.name for phase in get("moe")(direction="fwd+bwd", router=False).cost.phases]
+    assert not [name for name in names if "rout" in name]
+    assert "sum over experts" in names
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {"direction": "fwd+bwd"},
+        {"direction": "fwd+bwd", "router": False},
         {"direction": "fwd+bwd", "shared": 1},
         {"router": False},
         {"router": False, "shared": 2},
@@ -109,7 +124,6 @@ def test_predictions_have_an_interval_wider_where_nothing_was_fitted():
         ("moe", {"among": 0}, CostmodelError, "at least 1"),
         ("moe", {"among": 3}, SizeError, "must divide experts"),
         ("moe", {"among": 2, "direction": "bwd"}, CostmodelError, "among=2"),
-        ("moe", {"router": False, "direction": "bwd"}, CostmodelError, "router=false"),
         ("expert-parallel", {"among": 2, "devices": 2}, CostmodelError, "size devices"),
     ],
 )

@@ -58,6 +58,7 @@ LLAMA_LIKE = {
     "ernie4_5_moe/alone": {**ERNIE, "moe_num_shared_experts": 0, "moe_layer_end_index": 1},
     "minimax_m2": {**GATED, **MIXED, "head_dim": 16},
     "minimax_m2/rotary": {**GATED, **MIXED, "head_dim": 32, "rotary_dim": 8},
+    "flint": {**GATED, **SHARED, "num_hidden_layers": 7, "head_dim": 32, "attention_bias": True},
     "hunyuan_v1_dense": {**GATED, "head_dim": 16, "num_experts": 1},
     "hunyuan_v1_moe": {**GATED, "head_dim": 16, "num_experts": 4, "moe_topk": [2, 2, 2]},
     "phimoe": {**GATED, **MIXED},

@@ -174,7 +174,8 @@ OTHERS = {**RECURRENT, **LATENTS, "llama4_text": LLAMA_4, "bert": BERT}
         *((kind, "hidden_act") for kind in (*LATENTS, "llama4_text")),
         *((kind, "hidden_act") for kind in ("bamba", "jamba", "granitemoehybrid", "falcon_h1", "zamba2")),
         *((kind, "hidden_act") for kind in ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid")),
-        ("kimi_linear", "hidden_act"),
+        *((kind, "hidden_act") for kind in ("kimi_linear", "bailing_hybrid", "minimax", "qwen4_exp_text")),
+        *((kind, "hidden_act") for kind in ("zamba", "zaya")),
         ("bert", "hidden_act"),
         ("recurrent_gemma", "hidden_activation"),
         ("nemotron_h", "mlp_hidden_act"),
@@ -271,8 +272,8 @@ def test_rwkvs_channel_mixing_squares_its_relu():
     assert evaluate(part.layer, m=3, n=5)["vector_flops"] == 2 * 15
 
 
-@pytest.mark.parametrize("kind", ["lfm2", "lfm2_moe"])
-def test_lfm2_has_silu_whatever_a_configuration_states(kind):
+@pytest.mark.parametrize("kind", ["lfm2", "lfm2_moe", "lfm3"])
+def test_lfm_has_silu_whatever_a_configuration_states(kind):
     """Its code calls SiLU by name and reads no key (transformers, modeling_lfm2.py)."""
     parts = from_config({"model_type": kind, **RECURRENT[kind], "hidden_act": "gelu"}).prefill().parts
     assert {p.layer.options["activation"] for p in parts if "activation" in p.layer.options} == {"silu"}

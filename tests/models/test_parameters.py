@@ -381,6 +381,12 @@ def test_hybrids_keep_a_cache_and_a_state(name):
 DUAL = {"mamba_n_heads": 8, "mamba_d_state": 16}
 
 
+#: Qwen4-Exp's indexer, which its configurations need.
+CHOOSING = {
+    "indexer_n_heads": 2, "indexer_head_dim": 16, "indexer_budget": 32, "indexer_compress_ratio": 8,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("kind", "said", "message"),
     [
@@ -409,6 +415,27 @@ DUAL = {"mamba_n_heads": 8, "mamba_d_state": 16}
             r"should have each of the layers 1 to 6 once, got \[3\] and \[1, 2, 4, 5\]",
         ),
         ("kimi_linear", {"linear_attn_config": {"num_heads": 0}}, "num_heads should be a whole number"),
+        ("bailing_hybrid", {"layer_types": ["mamba"] * 3}, "entry 'mamba' of layer_types"),
+        ("minimax", {"layer_types": ["conv"] * 3}, "entry 'conv' of layer_types"),
+        ("lfm2", {"layer_types": ["sliding_attention"] * 3}, "entry 'sliding_attention' of layer_types"),
+        ("zamba", {"n_mamba_heads": 3}, "3 heads of Mamba should divide its 128 channels"),
+        ("glm5_next", {"qk_rope_head_dim": 64}, "qk_rope_head_dim should be .*, got 64"),
+        ("glm5_next", {"index_topk": 40}, "index_topk: wanted a multiple of index_kpool 16, got 40"),
+        (
+            "glm5_next_text",
+            {"index_kpool_always_select_tail": False},
+            "index_kpool_always_select_tail should be True, got False",
+        ),
+        ("zaya", {"num_experts_per_tok": 2}, "num_experts_per_tok should be a whole number .*, got 2"),
+        ("zaya", {"layer_types": ["hybrid_sliding"] * 6}, "sliding_window: wanted positions"),
+        ("qwen4_exp", {}, "lacks indexer_n_heads, indexer_head_dim, indexer_budget, indexer_compress_ratio"),
+        ("qwen4_exp", {**CHOOSING, "indexer_budget": 33}, "multiple of indexer_compress_ratio 8, got 33"),
+        ("qwen4_exp", {**CHOOSING, "ple_layer_ids": [1, 4]}, r"wanted layers with a delta net, .* \[4\]"),
+        (
+            "qwen4_exp",
+            {**CHOOSING, "ple_layer_ids": [1], "ple_embed_dim": 40},
+            "ple_embed_dim: wanted a multiple of 16, got 40",
+        ),
     ],
 )
 def test_impossible_configurations_of_hybrids_are_refused(kind, said, message):

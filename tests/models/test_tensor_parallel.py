@@ -43,8 +43,13 @@ SUMS = {
     "bamba-9b": 32 * 2,  # mixer or attention; feed-forward layer
     "granite-4.0-h-small": 40 * 2,
     "falcon-h1-34b": 72 * 3,  # mixer, attention and feed-forward layer
+    "zamba-7b": 76 + 13 * 2,
     "zamba2-7b": 81 + 13 * 2,  # a mixer in each layer; attention and feed-forward layer of 13 shared blocks
     "kimi-linear-48b-a3b": 27 * 2,  # delta or latent attention; feed-forward layer or experts
+    "ling-3.0-flash": 42 * 2,
+    "glm-5.3-flash": 45 * 2,  # the streams are added to after the sum
+    "zaya1-8b": 40 * 2,  # attention; experts
+    "minimax-text-01": 80 * 2,  # lightning or softmax attention; experts
     "longcat-flash": 28 * 5,  # two attentions and feed-forward layers, and the experts
 }
 

@@ -34,6 +34,23 @@ CLASSES = {"bert": "BertForPreTraining", "t5": "T5ForConditionalGeneration"}
 SAME = {"kimi_k2": "deepseek_v3"}
 
 
+#: Language models that transformers has only without logits, or inside a model that sees.
+HEADLESS = ("glm5_next_text",)
+
+
+class Headed(torch.nn.Module):
+    """A language model with logits."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.config = model, model.config
+        self.lm_head = torch.nn.Linear(self.config.hidden_size, self.config.vocab_size, bias=False)
+
+    def forward(self, **inputs):
+        found = self.model(**inputs)
+        return {**found, "logits": self.lm_head(found.last_hidden_state)}
+
+
 def build(figures, device):
     """Return the model of a configuration, with eager attention, whose products any counter counts."""
     figures = dict(figures)
@@ -44,6 +61,8 @@ def build(figures, device):
         config = transformers.AutoConfig.for_model(kind, **figures)
         config._attn_implementation = "eager"
         config._experts_implementation = "eager"
+        if kind in HEADLESS:
+            return Headed(transformers.AutoModel.from_config(config))
         if kind in CLASSES:
             return getattr(transformers, CLASSES[kind])(config)
         return transformers.AutoModelForCausalLM.from_config(config)
@@ -55,7 +74,7 @@ def parameters_of(module):
     The router's offsets are a parameter in DeepSeek's code but a buffer in Hugging Face's, which also
     allocates products up for LongCat's experts that do nothing; no checkpoint has these.
     """
-    named = ("correction_bias", "expert_bias")
+    named = ("correction_bias", "expert_bias", "balancing_biases")
     offsets = sum(b.numel() for key, b in module.named_buffers() if key.endswith(named))
     idle = sum(
         m.zero_expert_num * m.gate_up_proj[0].numel()
@@ -138,17 +157,21 @@ def test_the_cache_has_the_size_of_hugging_faces(name):
 def test_state_and_cache_of_a_sequence_equal_those_of_hugging_faces_cache(kind):
     """After a pass over whole sequences; it keeps one position more of a convolution than the next needs.
 
-    RecurrentGemma's layers keep their states themselves, and only the positions that are needed.
+    RecurrentGemma's layers keep their states themselves, and only the positions that are needed. MiniMax has
+    a cache of its own.
     """
     figures, batch, seq = figures_for(kind), 2, 40
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         module = build(figures, "cpu").eval()
-        kept = transformers.DynamicCache(config=module.config)
+        made = None if kind.startswith("minimax") else transformers.DynamicCache(config=module.config)
         name = "cache_params" if kind in ("mamba", "falcon_mamba", "mamba2") else "past_key_values"
-        module(input_ids=torch.zeros(batch, seq, dtype=torch.long), use_cache=True, **{name: kept})
+        tokens = torch.zeros(batch, seq, dtype=torch.long)
+        out = module(input_ids=tokens, use_cache=True, **{name: made})
+    kept = out[name] if made is None else made
     own = ("recurrent_states", "conv1d_state")
     tensors = [vars(m)[name] for m in module.modules() for name in own if name in vars(m)]
+    tensors += [state for state in getattr(kept, "linear_cache", []) if len(state)]
     for layer in kept.layers:
         tensors += [getattr(layer, name, None) for name in ("keys", "values")]
         tensors += getattr(layer, "recurrent_states", {}).values()
@@ -156,6 +179,7 @@ def test_state_and_cache_of_a_sequence_equal_those_of_hugging_faces_cache(kind):
         tensors += [state[..., 1:] for state in convolved if state is not None]
     ours = from_config(figures).cache_bytes("fp32")
     numbers = sum(tensor.numel() for tensor in tensors if tensor is not None)
+    numbers += recurrences.OTHERWISE.get(kind, lambda batch, seq: 0)(batch, seq)
     assert ours.subs({symbol("batch"): batch, symbol("seq_kv"): seq}) == 4 * numbers
 
 
@@ -222,7 +246,12 @@ SEEING = {
     "qwen3_5": {"num_hidden_layers": 5},
     "qwen3_5_moe": {"num_hidden_layers": 5, "num_experts": 16},
     "kimi_k25": {"num_hidden_layers": 5, "n_routed_experts": 16},
-}
+    "glm5_next": {"num_hidden_layers": 5, "n_routed_experts": 16},
+    "qwen4_exp": {
+        "num_hidden_layers": 5, "num_experts": 16, "indexer_n_heads": 4, "indexer_kv_heads": 1,
+        "indexer_head_dim": 256, "indexer_budget": 64, "indexer_compress_ratio": 16,
+    },
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -180,7 +180,7 @@ def test_a_shared_block_gathers_its_input_with_the_embedding():
         assert sent(two.model("fwd"), "all-gather") == (2 + 1 + 1) * row
         assert sent(two.model("fwd"), "reduce-scatter") == 3 * row
         done = [float(evaluate(k.model("fwd"), **given(k.model("fwd")))["matrix_flops"]) for k in (one, two)]
-        assert 2 * done[1] - done[0] == 2 * 4 * 512 * c.d_model * c.rank
+        assert 2 * done[1] - done[0] == 2 * 4 * 512 * c.d_model * c.adapter_rank
 
 
 def test_a_decoders_stages_pass_the_encoders_output_on():

@@ -103,6 +103,17 @@ LEFT_TO_DEFAULTS = {
 MLP_TYPES, INDEXER_TYPES, LAYER_TYPES = ("dense", "sparse"), ("full", "shared"), ("indexed_attention",)
 LETTERS = {"F": "full", "S": "shared"}
 
+#: Sizes of the indexers, and which layers have one.
+INDEX_FIELDS = {
+    "index_heads": Field(("index_n_heads",), 0),
+    "index_width": Field(("index_head_dim",), 0),
+    "index_top_k": Field(("index_topk",), 0),
+    "indexers": Field(("indexer_types",), (), list),
+    "index_pattern": Field(("index_topk_pattern",), "", str),
+    "index_every": Field(("index_topk_freq",), 1, may_be_zero=True),
+    "index_skip": Field(("index_skip_topk_offset",), 2, may_be_zero=True),
+}
+
 FIELDS = {
     "type": Field(("model_type",), kind=str),
     **DENSE,
@@ -117,13 +128,7 @@ FIELDS = {
     "sparse_step": Field(("moe_layer_freq",), 1),
     "mlp_types": Field(("mlp_layer_types",), (), list),
     "layer_types": Field(("layer_types",), (), list),
-    "index_heads": Field(("index_n_heads",), 0),
-    "index_width": Field(("index_head_dim",), 0),
-    "index_top_k": Field(("index_topk",), 0),
-    "indexers": Field(("indexer_types",), (), list),
-    "index_pattern": Field(("index_topk_pattern",), "", str),
-    "index_every": Field(("index_topk_freq",), 1, may_be_zero=True),
-    "index_skip": Field(("index_skip_topk_offset",), 2, may_be_zero=True),
+    **INDEX_FIELDS,
     "act": ACT,
 }
 
@@ -145,7 +150,7 @@ def _indexer(c: Fields, own: bool) -> Indexer | None:
 
 def layer(c: Fields, use: Use, sparse: bool, own: bool) -> Iterator[Part]:
     """Yield one layer."""
-    latent = latent_attention(use, Latent.of(c, _indexer(c, own)))
+    latent = latent_attention(use, Latent.of(c, sparse=_indexer(c, own)))
     yield from residual(use, "attention", c.d_model, latent)
     offsets = c.experts if TRAITS[c.type].correction else 0
     function, shared = function_of(c, "silu"), c.shared * c.d_expert
@@ -161,12 +166,15 @@ def has_experts(c: Fields) -> list[bool]:
 
 
 def _has_indexer(c: Fields) -> list[bool]:
-    """Return for each layer whether it has an indexer of its own (transformers, GlmMoeDsaConfig)."""
+    """Return for each layer whether it has an indexer of its own."""
     if not TRAITS[c.type].sparse:
         return [False] * c.layers
     of_layers(c, LAYER_TYPES)
-    if c.type == "deepseek_v32":
-        return [True] * c.layers
+    return [True] * c.layers if c.type == "deepseek_v32" else own_indexers(c)
+
+
+def own_indexers(c: Fields) -> list[bool]:
+    """Return for each layer whether its attention has an indexer of its own, by GLM's keys."""
     named = [LETTERS.get(letter, letter) for letter in c.index_pattern]
     listed = of_layers(c, INDEXER_TYPES, "indexer_types", c.indexers or named)
     if listed:

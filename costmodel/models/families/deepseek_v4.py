@@ -160,8 +160,9 @@ def indexer(c: Fields, use: Use) -> Iterator[Part]:
     """Yield the indexer's compression, its queries, and the choice among its entries."""
     yield from compression(c, use, "index compression", SPARSE, c.index_width, c.index_heads)
     yield keeping(linear(use, "index query", c.q_rank, c.index_heads * c.index_width), 0)
-    sizes = Indexer(heads=c.index_heads, width=c.index_width, top_k=c.index_top_k)
-    yield from choice(use, sizes, c.rope, stride=rate(c, SPARSE))
+    stride = rate(c, SPARSE)
+    sizes = Indexer(heads=c.index_heads, width=c.index_width, top_k=c.index_top_k, stride=stride)
+    yield from choice(use, sizes, c.rope)
 
 
 def core(c: Fields, use: Use, kind: str) -> Part:

@@ -6,42 +6,15 @@ from collections.abc import Iterator
 from functools import partial
 
 from costmodel.errors import CostmodelError
-from costmodel.models._blocks import (
-    Use,
-    between_ends,
-    convolution,
-    feeding,
-    gate,
-    keeping,
-    linear,
-    norm,
-    pointwise,
-    residual,
-    stacks,
-    with_extra,
-)
+from costmodel.models._blocks import Use, between_ends, feeding, residual, stacks
+from costmodel.models._delta import DELTA_FIELDS, delta_attention
 from costmodel.models._family import Family
-from costmodel.models._fields import ACT, DENSE, UNTIED, Field, Fields, function_of, of_layers, read
+from costmodel.models._fields import ACT, DENSE, UNTIED, Field, Fields, function_of, of_layers
 from costmodel.models._latent import LATENT_FIELDS, Latent, latent_attention
 from costmodel.models._part import Part
 from costmodel.models.families.deepseek import has_experts
 from costmodel.models.families.qwen3_next import LAYER_TYPES
 from costmodel.models.stack import Stack
-
-#: The published configuration's mapping of what concerns delta attention; it has layers counted from 1.
-GIVEN = "linear_attn_config"
-
-
-def _given(c: Fields) -> Fields:
-    """Return what the published configuration's mapping says, else what Hugging Face's own keys say."""
-    table = {
-        "heads": Field(("num_heads",), c.own_heads),
-        "width": Field(("head_dim",), c.own_width),
-        "kernel": Field(("short_conv_kernel_size",), c.own_kernel),
-        "full": Field(("full_attn_layers",), (), list),
-        "delta": Field(("kda_layers",), (), list),
-    }
-    return read(c.mapping, table, f"{GIVEN} of kimi_linear")
 
 
 def _unrotated(c: Fields) -> None:
@@ -58,14 +31,7 @@ FIELDS = {
     **LATENT_FIELDS,
     "nope_asked": Field(("mla_use_nope",), True, bool),
     "unrotated": Field((), _unrotated),
-    "own_heads": Field(("linear_num_heads",), 32),
-    "own_width": Field(("linear_head_dim",), 128),
-    "own_kernel": Field(("linear_conv_kernel_dim",), 4),
-    "mapping": Field((GIVEN,), {}, dict),
-    "given": Field((), _given),
-    "delta_heads": Field((), lambda f: f.given.heads),
-    "delta_width": Field((), lambda f: f.given.width),
-    "kernel": Field((), lambda f: f.given.kernel),
+    **DELTA_FIELDS,
     "layer_types": Field(("layer_types",), (), list),
     "experts": Field(("num_experts", "num_local_experts"), 256),
     "top_k": Field(("num_experts_per_token", "num_experts_per_tok"), 8),
@@ -97,28 +63,6 @@ def attending(c: Fields) -> list[bool]:
             f"once, got {full} and {delta}"
         )
     return [i + 1 in full for i in range(c.layers)]
-
-
-def delta_attention(c: Fields, use: Use) -> Iterator[Part]:
-    """Yield Q, K and V; the gates' products of low rank; convolution; delta rule; gated norm; output.
-
-    Each channel has a decay, softplus of the low rank's result and an offset, times one factor of its head.
-    """
-    width = c.delta_heads * c.delta_width
-    yield linear(use, "query, key and value", c.d_model, 3 * width)
-    # Decay, output gate, and β; the first product keeps the same input.
-    narrow = 2 * c.delta_width + c.delta_heads
-    yield keeping(linear(use, "gates down-projection", c.d_model, narrow), 0)
-    decay = linear(use, "decay up-projection", c.delta_width, width)
-    yield with_extra(decay, width + c.delta_heads)
-    yield pointwise(use, "decay", "sigmoid", width)
-    yield convolution(use, 3 * width, c.kernel)
-    core = use.layer("kimi-delta-attention", form="recurrent" if use.decoding else "chunked")
-    yield Part.of("delta rule", core, **use.tokens, heads=c.delta_heads, head_dim=c.delta_width)
-    yield linear(use, "output gate up-projection", c.delta_width, width)
-    yield norm(use, "gated norm", c.delta_width, rows=use.rows * c.delta_heads)
-    yield gate(use, "output gate", width, "sigmoid")
-    yield linear(use, "output projection", width, c.d_model)
 
 
 def layer(c: Fields, use: Use, attends: bool, sparse: bool) -> Iterator[Part]:

@@ -68,6 +68,8 @@ class Traits:
     local : int
         Of every `local` layers, all but the last have a window of `sliding_window` positions; 1: all layers
         have it; 0: none has. ``layer_types`` overrides this.
+    ends : bool
+        Whether the first two layers and the last have no window, and of each four only the second.
     upper : bool
         Layers from ``max_window_layers`` on have the window, if ``use_sliding_window`` is set.
     asked : bool
@@ -104,6 +106,7 @@ class Traits:
     function: str = "silu"
     tied: bool = False
     local: int = 0
+    ends: bool = False
     upper: bool = False
     asked: bool = False
     local_rotary: bool = False
@@ -166,6 +169,7 @@ TRAITS = {
     "minimax_m2": Traits(qk_norm="row", correction=True),
     "hunyuan_v1_dense": Traits(qk_norm="head", dense=True),
     "hunyuan_v1_moe": Traits(qk_norm="head", shared=1),
+    "flint": Traits(qk_norm="head", ends=True, local_rotary=True, sinks=True),
     "phimoe": Traits(norm="layer", local=1),
 }
 
@@ -231,6 +235,16 @@ LEFT_TO_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "head_dim": 128,
         "num_local_experts": 256,
         "num_experts_per_tok": 8,
+    },
+    "flint": {
+        "num_key_value_heads": 4,
+        "head_dim": 128,
+        "sliding_window": 513,
+        "num_experts": 256,
+        "num_experts_per_tok": 6,
+        "moe_intermediate_size": 512,
+        "shared_expert_intermediate_size": 1024,
+        "mlp_only_layers": [0, 1],
     },
     "hunyuan_v1_moe": {"num_experts": 1},
     "phimoe": {"num_key_value_heads": 8, "num_local_experts": 16, "num_experts_per_tok": 2},
@@ -299,6 +313,8 @@ def kinds(c: Fields) -> Counter[tuple[int | None, bool, bool]]:
             local = types[i] == "sliding_attention"
         elif traits.upper:
             local = i >= c.window_from
+        elif traits.ends:
+            local = 2 <= i < c.layers - 1 and i % 4 != 1
         elif c.unrotated:
             local = not rotates
         else:
