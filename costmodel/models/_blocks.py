@@ -297,6 +297,7 @@ def feeding(
     shared: int = 0,
     gated: bool = False,
     extra: int = 0,
+    after: bool = False,
 ) -> Iterator[Part]:
     """Yield the second half of a layer: experts, or one feed-forward layer with a gate.
 
@@ -310,12 +311,14 @@ def feeding(
         Whether the layer has experts.
     function, shared, gated, extra
         See `experts`; all but the first are of experts alone.
+    after : bool
+        Whether a norm follows the experts.
     """
     if not sparse:
         inner = feed_forward(use, c.d_model, c.d_ff, function, gated=True)
         return residual(use, "feed-forward", c.d_model, [inner])
     half = experts(c, use, function=function, shared=shared, gated=gated, extra=extra)
-    return residual(use, "feed-forward", c.d_model, half)
+    return residual(use, "feed-forward", c.d_model, half, after=after)
 
 
 def residual_then_norm(

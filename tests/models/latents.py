@@ -5,9 +5,10 @@ Its eager code masks what kernels leave out.
 
 from configurations import GATED, SMALL
 
+LATENT_ALONE = {"kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4}
 LATENT = {
-    "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8, "n_routed_experts": 4,
-    "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "first_k_dense_replace": 1,
+    **LATENT_ALONE, "v_head_dim": 8, "n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32, "first_k_dense_replace": 1,
 }  # fmt: skip
 SPARSE = {
     **GATED, "num_key_value_heads": 4, **LATENT, "q_lora_rank": 24, "n_group": 1, "topk_group": 1,
@@ -34,6 +35,10 @@ LATENTS = {
     "deepseek_v32": SPARSE,
     "deepseek_v4": COMPRESSED,
     "glm4_moe_lite": {**SPARSE, "first_k_dense_replace": 1},
+    "mistral4": {**GATED, "num_key_value_heads": 4, **LATENT, "q_lora_rank": 24},
+    "axk1": {**GATED, "num_key_value_heads": 4, **LATENT, "q_lora_rank": 24, "n_group": 2, "topk_group": 1},
+    "minicpm3": {**GATED, "num_key_value_heads": 4, **LATENT_ALONE, "q_lora_rank": 24, "mlp_bias": True},
+    "youtu": {**GATED, "num_key_value_heads": 4, **LATENT_ALONE, "v_head_dim": 8, "q_lora_rank": None},
     # With experts that do nothing, the FLOPs would depend on the tokens.
     "longcat_flash": {**SHORTCUT, "zero_expert_num": 0},
     "glm_moe_dsa": {**SPARSE, "indexer_types": ["full", "shared", "full"]},

@@ -28,8 +28,12 @@ with warnings.catch_warnings():
 
 #: Architectures that Hugging Face does not have.
 OWN = ("transformer", "gnmt")
-#: Architectures that are not causal language models, and their classes.
-CLASSES = {"bert": "BertForPreTraining", "t5": "T5ForConditionalGeneration"}
+#: Architectures that `AutoModelForCausalLM` does not know, and their classes.
+CLASSES = {
+    "bert": "BertForPreTraining",
+    "t5": "T5ForConditionalGeneration",
+    "mistral4": "Mistral4ForCausalLM",
+}
 #: Architectures whose code elsewhere is that of another one here.
 SAME = {"kimi_k2": "deepseek_v3"}
 
