@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from costmodel.models._blocks import B, S, Use, keeping, linear, norm
+import sympy as sp
+
+from costmodel.models._blocks import B, S, Use, gate, keeping, linear, norm, pointwise
 from costmodel.models._decoding import LatentCore, SparseLatentCore
 from costmodel.models._fields import Field, Fields
-from costmodel.models._heads import Heads, after, core, rotary
+from costmodel.models._heads import Heads, after, core, keeps_its_output, rotary
 from costmodel.models._part import Part
 
 #: Fields of `Latent`, by the keys of all architectures that have it; `d_model` and `heads` come before.
@@ -61,6 +63,10 @@ class Latent:
         How the positions that a query attends to are chosen; None: it attends to all before it.
     rotated : bool
         Whether `rope` numbers of queries and keys are rotated, or used as they are.
+    gate : str
+        What the output is multiplied by. ``latent``: a gate of each number, made with the queries from their
+        latent vector before and behind its norm; ``input``: one of each number, from the layer's input;
+        ``head``: one of each head, from there too; empty: nothing.
     """
 
     d_model: int
@@ -73,10 +79,11 @@ class Latent:
     bias: bool = False
     sparse: Indexer | None = None
     rotated: bool = True
+    gate: str = ""
 
     @classmethod
-    def of(cls, c: Fields, sparse: Indexer | None = None, *, rotated: bool = True) -> Latent:
-        """Return the sizes that the fields of `LATENT_FIELDS` say."""
+    def of(cls, c: Fields, sparse: Indexer | None = None, **traits: Any) -> Latent:
+        """Return the sizes that the fields of `LATENT_FIELDS` say, with an architecture's traits."""
         return cls(
             d_model=c.d_model,
             heads=c.heads,
@@ -87,7 +94,7 @@ class Latent:
             value_dim=c.value_dim,
             bias=c.attention_bias,
             sparse=sparse,
-            rotated=rotated,
+            **traits,
         )
 
     @property
@@ -114,49 +121,77 @@ def latent_attention(use: Use, a: Latent) -> Iterator[Part]:
         yield norm(use, "query latent norm", a.q_rank)
     if a.sparse is not None and a.sparse.own:
         yield from _choice(use, a, a.sparse)
-    yield linear(
-        use,
-        "query up-projection" if a.q_rank else "query projection",
-        a.q_rank or a.d_model,
-        a.heads * a.query,
-    )
+    yield _queries(use, a)
     if not together:
         # It reads the layer's input, which the queries' first product keeps already.
         yield keeping(linear(use, "latent down-projection", a.d_model, latent, bias=a.bias), 0)
     yield norm(use, "latent norm", a.kv_rank)
-    if a.rotated:
+    if a.rotated and a.rope:
         yield rotary(use, "rotary", a.heads, 1, a.rope)
+    absorbed = a.sparse is not None or use.decoding
+    middle = tuple(_absorbed(use, a) if absorbed else _expanded(use, a))
+    yield from middle
     output = linear(use, "output projection", a.heads * a.value_dim, a.d_model, bias=a.bias)
-    if a.sparse is not None or use.decoding:
-        yield from (*_absorbed(use, a), output)
+    if a.gate:
+        yield from _gated(use, a, kept=not absorbed and keeps_its_output(middle[-1]))
+        yield output
     else:
-        yield from _expanded(use, a, output)
+        yield output if absorbed else after(middle[-1], output)
 
 
-def _expanded(use: Use, a: Latent, output: Part) -> Iterator[Part]:
-    """Yield the product for keys and values of all heads, ordinary attention, and the output projection."""
+def _queries(use: Use, a: Latent) -> Part:
+    """Return the product that makes the queries, and the gate with them if it is of their latent vector."""
+    if not a.q_rank:
+        return linear(use, "query projection", a.d_model, a.heads * a.query)
+    if a.gate != "latent":
+        return linear(use, "query up-projection", a.q_rank, a.heads * a.query)
+    both = linear(use, "query and gate up-projection", 2 * a.q_rank, a.heads * (a.query + a.value_dim))
+    return keeping(both, sp.Rational(1, 2))  # the norm keeps what it normed
+
+
+def _gated(use: Use, a: Latent, *, kept: bool) -> Iterator[Part]:
+    """Yield the product that makes the gate, unless it is made with the queries, and the gate.
+
+    The product reads the layer's input, which another one keeps; attention may keep what is gated.
+    """
+    width = a.heads * a.value_dim
+    if a.gate == "head":
+        yield keeping(linear(use, "gate projection", a.d_model, a.heads), 0)
+        yield pointwise(use, "output gate", "mul-scalar", a.value_dim, rows=use.rows * a.heads)
+        return
+    if a.gate == "input":
+        yield keeping(linear(use, "gate projection", a.d_model, width), 0)
+    part = gate(use, "output gate", width)
+    yield keeping(part, sp.Rational(1, 2)) if kept else part
+
+
+def _expanded(use: Use, a: Latent) -> Iterator[Part]:
+    """Yield the product for keys and values of all heads, and ordinary attention."""
     yield linear(use, "key and value up-projection", a.kv_rank, a.heads * (a.nope + a.value_dim))
     heads = Heads(d_model=a.d_model, heads=a.heads, kv_heads=a.heads, head_dim=a.query)
-    middle = core(use, "attention", heads, value_dim=a.value_dim)
-    yield middle
-    yield after(middle, output)
+    yield core(use, "attention", heads, value_dim=a.value_dim)
 
 
 def _choice(use: Use, a: Latent, i: Indexer) -> Iterator[Part]:
     """Yield the indexer's projections, norm and rotation, and the choice of the positions.
 
-    Its queries come from the latent vector of the queries, its keys and the weights of its heads from the
-    layer's input, which the first product keeps already.
+    Its queries come from the latent vector of the queries or, without one, from the layer's input behind a
+    norm; its keys and the weights of its heads from the layer's input. Other products keep both already.
     """
-    yield linear(use, "index query", a.q_rank, i.heads * i.width)
+    if a.q_rank:
+        yield keeping(linear(use, "index query", a.q_rank, i.heads * i.width), 0)
+    else:
+        yield keeping(norm(use, "index query norm", a.d_model, "layer"), 0)
+        yield linear(use, "index query", a.d_model, i.heads * i.width)
     yield keeping(linear(use, "index key and weights", a.d_model, i.width + i.heads), 0)
     yield norm(use, "index key norm", i.width, "layer")
-    yield from choice(use, i, a.rope)
+    yield from choice(use, i, a.rope if a.rotated else 0)
 
 
 def choice(use: Use, i: Indexer, rope: int, *, stride: int = 1) -> Iterator[Part]:
     """Yield the rotation of an index's queries and keys, and the choice; of every `stride` positions one."""
-    yield rotary(use, "index rotary", i.heads, 1, rope)
+    if rope:
+        yield rotary(use, "index rotary", i.heads, 1, rope)
     layer = use.layer("lightning-indexer", decode=use.decoding)
     positions = S if use.decoding else use.length
     sizes: dict[str, Any] = {"heads": i.heads, "head_dim": i.width, "top_k": i.top_k, "stride": stride}

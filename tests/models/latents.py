@@ -14,6 +14,11 @@ SPARSE = {
     **GATED, "num_key_value_heads": 4, **LATENT, "q_lora_rank": 24, "n_group": 1, "topk_group": 1,
     "index_topk": 16, "index_n_heads": 2, "index_head_dim": 12,
 }  # fmt: skip
+#: The second layer rotates no positions.
+MIXED = {
+    **{key: value for key, value in SPARSE.items() if key != "q_lora_rank"},
+    "indexer_types": ["full", "full", "shared"], "no_rope_layers": [1, 0, 1],
+}  # fmt: skip
 SHORTCUT = {
     "vocab_size": 1000, "hidden_size": 64, "num_layers": 3, "num_attention_heads": 4, "ffn_hidden_size": 96,
     "kv_lora_rank": 16, "q_lora_rank": 24, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8,
@@ -42,24 +47,26 @@ LATENTS = {
     # With experts that do nothing, the FLOPs would depend on the tokens.
     "longcat_flash": {**SHORTCUT, "zero_expert_num": 0},
     "glm_moe_dsa": {**SPARSE, "indexer_types": ["full", "shared", "full"]},
+    "mistral_large4_text": MIXED,
+    "axk2": {**SPARSE, "gated_norm_rank": 6},
 }  # fmt: skip
 #: Those of which transformers caches what a sequence keeps, and the fields of a layer that hold it; of the
 #: others it caches keys and values made for each head.
-CACHED = ("deepseek_v32", "glm_moe_dsa", "longcat_flash", "deepseek_v4")
+CACHED = ("deepseek_v32", "glm_moe_dsa", "mistral_large4_text", "axk2", "longcat_flash", "deepseek_v4")
 KEPT = ("keys", "values", "indexer_keys", "compressed_kv")
 SPACED = "heavily_compressed_attention"
 
 
-def beyond_sparse_attention(figures, batch, seq):
+def beyond_sparse_attention(figures, batch, seq, *, rotated=True):
     """Return the FLOPs that torch counts in one layer's sparse attention, less the kernels' own.
 
     Hugging Face masks the scores of all pairs, of keys and values made for each head; kernels attend to the
     chosen positions alone, in the latent space. The products that go there and back take as much as those
-    that make keys and values.
+    that make keys and values. Without rotation a key has nothing beside the latent.
     """
     rank, rope = figures["kv_lora_rank"], figures["qk_rope_head_dim"]
     dense = seq * (figures["qk_nope_head_dim"] + rope + figures["v_head_dim"])
-    sparse = figures["index_topk"] * (2 * rank + rope)
+    sparse = figures["index_topk"] * (2 * rank + (rope if rotated else 0))
     return 2 * batch * figures["num_attention_heads"] * seq * (dense - sparse)
 
 
@@ -82,5 +89,9 @@ def beyond_compressed_attention(figures, batch, seq):
 FALLBACKS = {
     "deepseek_v32": lambda b, n: 3 * beyond_sparse_attention(SPARSE, b, n),
     "glm_moe_dsa": lambda b, n: 3 * beyond_sparse_attention(SPARSE, b, n),
+    "axk2": lambda b, n: 3 * beyond_sparse_attention(SPARSE, b, n),
+    "mistral_large4_text": lambda b, n: sum(
+        beyond_sparse_attention(MIXED, b, n, rotated=rotated) for rotated in (True, False, True)
+    ),
     "deepseek_v4": lambda b, n: beyond_compressed_attention(COMPRESSED, b, n),
 }

@@ -212,6 +212,13 @@ def test_experts_of_longcat_that_cannot_be_counted_are_refused(said, message):
     assert message in refused_use({"model_type": "longcat_flash", **said})
 
 
+def test_layers_of_mistral_large_4_that_share_latents_are_refused():
+    config = {"model_type": "mistral_large4_text", "num_hidden_layers": 3}
+    assert "kv_source_layers: wanted" in refused_use({**config, "kv_source_layers": [0, 0, 2]})
+    listed = from_config({**config, "kv_source_layers": [0, 1, 2]})
+    assert listed.cache_bytes() == from_config(config).cache_bytes()
+
+
 @pytest.mark.parametrize(
     ("said", "message"),
     [

@@ -46,6 +46,7 @@ SUMS = {
     "zamba2-7b": 81 + 13 * 2,  # a mixer in each layer; attention and feed-forward layer of 13 shared blocks
     "kimi-linear-48b-a3b": 27 * 2,  # delta or latent attention; feed-forward layer or experts
     "a.x-k1": 61 * 2,  # the experts' norm follows the sum
+    "mistral-large-4": 72 * 2,
     "longcat-flash": 28 * 5,  # two attentions and feed-forward layers, and the experts
 }
 

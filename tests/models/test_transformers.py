@@ -34,6 +34,10 @@ CLASSES = {
     "t5": "T5ForConditionalGeneration",
     "mistral4": "Mistral4ForCausalLM",
 }
+#: Language models that only a model that sees has, and that model's type.
+INSIDE = {"mistral_large4_text": "mistral_large4"}
+#: A small vision model.
+EYE = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
 #: Architectures whose code elsewhere is that of another one here.
 SAME = {"kimi_k2": "deepseek_v3"}
 
@@ -45,12 +49,25 @@ def build(figures, device):
     kind = SAME.get(kind, kind)
     with warnings.catch_warnings(), torch.device(device):
         warnings.simplefilter("ignore")
+        if kind in INSIDE:
+            return inside(kind, figures)
         config = transformers.AutoConfig.for_model(kind, **figures)
         config._attn_implementation = "eager"
         config._experts_implementation = "eager"
         if kind in CLASSES:
             return getattr(transformers, CLASSES[kind])(config)
         return transformers.AutoModelForCausalLM.from_config(config)
+
+
+def inside(kind, figures):
+    """Return the model of a configuration that only a model that sees has, which is made without sight."""
+    eye = {"model_type": "pixtral", **EYE}
+    config = transformers.AutoConfig.for_model(INSIDE[kind], text_config=figures, vision_config=eye)
+    config._attn_implementation = config.text_config._attn_implementation = "eager"
+    config._experts_implementation = config.text_config._experts_implementation = "eager"
+    module = transformers.AutoModelForImageTextToText.from_config(config)
+    del module.model.vision_tower, module.model.multi_modal_projector
+    return module
 
 
 def parameters_of(module):
@@ -226,6 +243,7 @@ SEEING = {
     "qwen3_5": {"num_hidden_layers": 5},
     "qwen3_5_moe": {"num_hidden_layers": 5, "num_experts": 16},
     "kimi_k25": {"num_hidden_layers": 5, "n_routed_experts": 16},
+    "mistral_large4": {"num_hidden_layers": 5, "n_routed_experts": 16},
 }
 
 

@@ -194,12 +194,18 @@ def has_experts(c: Fields) -> list[bool]:
 
 
 def _has_indexer(c: Fields) -> list[bool]:
-    """Return for each layer whether it has an indexer of its own (transformers, GlmMoeDsaConfig)."""
+    """Return for each layer whether it has an indexer of its own."""
     if not TRAITS[c.type].sparse:
         return [False] * c.layers
-    of_layers(c, LAYER_TYPES)
     if c.type == "deepseek_v32":
+        of_layers(c, LAYER_TYPES)
         return [True] * c.layers
+    return own_indexers(c)
+
+
+def own_indexers(c: Fields) -> list[bool]:
+    """Return for each layer whether it has an indexer of its own (transformers, GlmMoeDsaConfig)."""
+    of_layers(c, LAYER_TYPES)
     named = [LETTERS.get(letter, letter) for letter in c.index_pattern]
     listed = of_layers(c, INDEXER_TYPES, "indexer_types", c.indexers or named)
     if listed:
