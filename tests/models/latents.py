@@ -49,10 +49,27 @@ LATENTS = {
     "glm_moe_dsa": {**SPARSE, "indexer_types": ["full", "shared", "full"]},
     "mistral_large4_text": MIXED,
     "axk2": {**SPARSE, "gated_norm_rank": 6},
+    "hy_v4": {**SPARSE, "hc_mult": 3, "pad_token_id": 0},
+}  # fmt: skip
+#: Models of the same years with keys and values of each head.
+HEADED = {
+    "kolibri1": {
+        **SMALL, "num_key_value_heads": 2, "num_hidden_layers": 6, "head_dim": 16, "sliding_window": 4096,
+        "moe_intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2,
+        "shared_expert_intermediate_size": 32,
+    },
 }  # fmt: skip
 #: Those of which transformers caches what a sequence keeps, and the fields of a layer that hold it; of the
 #: others it caches keys and values made for each head.
-CACHED = ("deepseek_v32", "glm_moe_dsa", "mistral_large4_text", "axk2", "longcat_flash", "deepseek_v4")
+CACHED = (
+    "deepseek_v32",
+    "glm_moe_dsa",
+    "mistral_large4_text",
+    "axk2",
+    "hy_v4",
+    "longcat_flash",
+    "deepseek_v4",
+)
 KEPT = ("keys", "values", "indexer_keys", "compressed_kv")
 SPACED = "heavily_compressed_attention"
 
@@ -90,6 +107,7 @@ FALLBACKS = {
     "deepseek_v32": lambda b, n: 3 * beyond_sparse_attention(SPARSE, b, n),
     "glm_moe_dsa": lambda b, n: 3 * beyond_sparse_attention(SPARSE, b, n),
     "axk2": lambda b, n: 3 * beyond_sparse_attention(SPARSE, b, n),
+    "hy_v4": lambda b, n: 3 * beyond_sparse_attention(SPARSE, b, n),
     "mistral_large4_text": lambda b, n: sum(
         beyond_sparse_attention(MIXED, b, n, rotated=rotated) for rotated in (True, False, True)
     ),

@@ -9,7 +9,7 @@ import latents
 import pytest
 import recurrences
 from configurations import FAMILIES, GATED, LLAMA_4, SHARED, SMALL
-from latents import CACHED, KEPT, LATENTS, SHORTCUT
+from latents import CACHED, HEADED, KEPT, LATENTS, SHORTCUT
 from recurrences import LENGTHS, RECURRENT
 
 from costmodel import evaluate
@@ -118,6 +118,7 @@ CONFIGS = {
     **FAMILIES,
     **RECURRENT,
     **LATENTS,
+    **HEADED,
     "llama4_text": LLAMA_4,
 }
 #: Models that keep other things than keys and values of each layer, or whose code does: Falcon's caches the
@@ -185,7 +186,7 @@ def rotated(model):
     return {dict(part.sizes)["head_dim"] for part in model.prefill().parts if part.name == "rotary"}
 
 
-@pytest.mark.parametrize("name", [*FAMILIES, *RECURRENT])
+@pytest.mark.parametrize("name", [*FAMILIES, *RECURRENT, *LATENTS, *HEADED])
 def test_saved_configurations_mean_the_same_model(name):
     """Hugging Face leaves out what equals a default, and moves what concerns rotation to a mapping."""
     figures = figures_for(name)
