@@ -67,6 +67,10 @@ class Latent:
         What the output is multiplied by. ``latent``: a gate of each number, made with the queries from their
         latent vector before and behind its norm; ``input``: one of each number, from the layer's input;
         ``head``: one of each head, from there too; empty: nothing.
+    key_norm : bool
+        Whether the rotated part of a key has a norm.
+    window : int, optional
+        Positions that a query sees, its own included; None: all.
     """
 
     d_model: int
@@ -80,6 +84,8 @@ class Latent:
     sparse: Indexer | None = None
     rotated: bool = True
     gate: str = ""
+    key_norm: bool = False
+    window: int | None = None
 
     @classmethod
     def of(cls, c: Fields, sparse: Indexer | None = None, **traits: Any) -> Latent:
@@ -126,6 +132,8 @@ def latent_attention(use: Use, a: Latent) -> Iterator[Part]:
         # It reads the layer's input, which the queries' first product keeps already.
         yield keeping(linear(use, "latent down-projection", a.d_model, latent, bias=a.bias), 0)
     yield norm(use, "latent norm", a.kv_rank)
+    if a.key_norm:
+        yield norm(use, "key norm", a.rope)
     if a.rotated and a.rope:
         yield rotary(use, "rotary", a.heads, 1, a.rope)
     absorbed = a.sparse is not None or use.decoding
@@ -168,7 +176,7 @@ def _gated(use: Use, a: Latent, *, kept: bool) -> Iterator[Part]:
 def _expanded(use: Use, a: Latent) -> Iterator[Part]:
     """Yield the product for keys and values of all heads, and ordinary attention."""
     yield linear(use, "key and value up-projection", a.kv_rank, a.heads * (a.nope + a.value_dim))
-    heads = Heads(d_model=a.d_model, heads=a.heads, kv_heads=a.heads, head_dim=a.query)
+    heads = Heads(d_model=a.d_model, heads=a.heads, kv_heads=a.heads, head_dim=a.query, window=a.window)
     yield core(use, "attention", heads, value_dim=a.value_dim)
 
 
@@ -214,7 +222,8 @@ def _latent_core(use: Use, a: Latent) -> Part:
     if use.decoding:
         kind = SparseLatentCore if chosen else LatentCore
         sizes = {**chosen, "kv_rank": a.kv_rank, "rope_dim": a.rope}
-        return Part.of("attention", kind(dtype=use.around), batch=B, heads=a.heads, seq_kv=S, **sizes)
+        held = S if a.window is None else sp.Min(S, a.window)
+        return Part.of("attention", kind(dtype=use.around), batch=B, heads=a.heads, seq_kv=held, **sizes)
     layer = use.layer("top-k-attention", latent=True)
     sizes = {**chosen, "kv_heads": 1, "head_dim": a.kv_rank + a.rope, "value_dim": a.kv_rank}
     return Part.of("attention", layer, batch=B, heads=a.heads, seq=use.length, **sizes)

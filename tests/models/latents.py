@@ -19,6 +19,12 @@ MIXED = {
     **{key: value for key, value in SPARSE.items() if key != "q_lora_rank"},
     "indexer_types": ["full", "full", "shared"], "no_rope_layers": [1, 0, 1],
 }  # fmt: skip
+#: The third layer has a window, and latents and heads of its own.
+NEAR = {
+    **SPARSE, "sliding_window": 64, "pad_token_id": 0, "shared_experts_intermediate_size": 48,
+    "swa_num_attention_heads": 2, "swa_num_key_value_heads": 2, "swa_q_lora_rank": 20,
+    "swa_kv_lora_rank": 24, "swa_head_dim": 16, "swa_qk_nope_head_dim": 12, "swa_v_head_dim": 6,
+}  # fmt: skip
 SHORTCUT = {
     "vocab_size": 1000, "hidden_size": 64, "num_layers": 3, "num_attention_heads": 4, "ffn_hidden_size": 96,
     "kv_lora_rank": 16, "q_lora_rank": 24, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8,
@@ -46,6 +52,7 @@ LATENTS = {
     "youtu": {**GATED, "num_key_value_heads": 4, **LATENT_ALONE, "v_head_dim": 8, "q_lora_rank": None},
     # With experts that do nothing, the FLOPs would depend on the tokens.
     "longcat_flash": {**SHORTCUT, "zero_expert_num": 0},
+    "dots3_note_text": NEAR,
     "glm_moe_dsa": {**SPARSE, "indexer_types": ["full", "shared", "full"]},
     "mistral_large4_text": MIXED,
     "axk2": {**SPARSE, "gated_norm_rank": 6},
@@ -67,6 +74,7 @@ CACHED = (
     "mistral_large4_text",
     "axk2",
     "hy_v4",
+    "dots3_note_text",
     "longcat_flash",
     "deepseek_v4",
 )
@@ -107,6 +115,7 @@ FALLBACKS = {
     "deepseek_v32": lambda b, n: 3 * beyond_sparse_attention(SPARSE, b, n),
     "glm_moe_dsa": lambda b, n: 3 * beyond_sparse_attention(SPARSE, b, n),
     "axk2": lambda b, n: 3 * beyond_sparse_attention(SPARSE, b, n),
+    "dots3_note_text": lambda b, n: 2 * beyond_sparse_attention(NEAR, b, n),
     "hy_v4": lambda b, n: 3 * beyond_sparse_attention(SPARSE, b, n),
     "mistral_large4_text": lambda b, n: sum(
         beyond_sparse_attention(MIXED, b, n, rotated=rotated) for rotated in (True, False, True)

@@ -212,6 +212,37 @@ def test_experts_of_longcat_that_cannot_be_counted_are_refused(said, message):
     assert message in refused_use({"model_type": "longcat_flash", **said})
 
 
+@pytest.mark.parametrize(
+    "listed",
+    [
+        {"0": {"num_attention_heads": 8}},
+        {"2": {"num_attention_heads": 8}},
+        {"2": {"num_attention_heads": 8}, "3": {"num_attention_heads": 4}},
+        {"2": {"hidden_size": 8}, "3": {"hidden_size": 8}},
+    ],
+)
+def test_sizes_of_single_layers_that_dots3_note_does_not_have_are_refused(listed):
+    config = {"model_type": "dots3_note_text", "num_hidden_layers": 4, "per_layer_config": listed}
+    assert "per_layer_config: wanted" in refused_use(config)
+
+
+@pytest.mark.parametrize(
+    ("said", "indexers", "windows"),
+    [
+        ({}, 3, 5),
+        ({"use_dsa": False}, 0, 5),
+        ({"use_sliding_window": False}, 8, 0),
+        ({"layer_types": ["full_attention"] * 4 + ["sliding_attention"] * 4}, 4, 4),
+        ({"layer_types": ["full_attention", "indexed_attention"] * 4, "use_dsa": False}, 0, 0),
+    ],
+)
+def test_kinds_of_layers_of_dots3_note_are_those_of_hugging_faces_class(said, indexers, windows):
+    """Dots3NoteTextConfig: ``use_dsa`` also renames the layers that are listed."""
+    parts = from_config({"model_type": "dots3_note", "num_hidden_layers": 8, **said}).prefill().parts
+    assert sum(p.repeats for p in parts if p.name == "indexer") == indexers
+    assert sum(p.repeats for p in parts if p.layer.name == "sliding-window") == windows
+
+
 def test_layers_of_mistral_large_4_that_share_latents_are_refused():
     config = {"model_type": "mistral_large4_text", "num_hidden_layers": 3}
     assert "kv_source_layers: wanted" in refused_use({**config, "kv_source_layers": [0, 0, 2]})
