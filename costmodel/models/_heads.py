@@ -40,6 +40,8 @@ class Heads:
         Positions that a query sees, its own included; None: all.
     gated : bool
         Whether the output is multiplied by a gate of the same width, computed with Q.
+    out_norm : bool
+        Whether each head's output has an RMS norm without a gain.
     causal : bool
         Whether a position sees only itself and those before it.
     """
@@ -54,6 +56,7 @@ class Heads:
     rotary: float = 1.0
     window: int | None = None
     gated: bool = False
+    out_norm: bool = False
     causal: bool = True
 
     @classmethod
@@ -89,13 +92,18 @@ def self_attention(use: Use, a: Heads, name: str = "") -> Iterator[Part]:
         yield rotary(use, f"{name}rotary", a.heads, a.kv_heads, rotated)
     middle = core(use, f"{name}attention", a)
     yield middle
+    kept = keeps_its_output(middle)
+    if a.out_norm:
+        normed = qk_norm(use, f"{name}output norm", "free", a.heads, a.head_dim)
+        yield keeping(normed, 0) if kept else normed
+        kept = False
     output = linear(use, f"{name}output projection", a.query, a.d_model, bias=a.out_bias)
-    if not a.gated:
-        yield after(middle, output)
-        return
-    gated = gate(use, f"{name}output gate", a.query)
-    yield keeping(gated, sp.Rational(1, 2)) if keeps_its_output(middle) else gated  # only the gate is its own
-    yield output
+    if a.gated:
+        gated = gate(use, f"{name}output gate", a.query)
+        yield keeping(gated, sp.Rational(1, 2)) if kept else gated  # only the gate is its own
+        yield output
+    else:
+        yield keeping(output, 0) if kept else output
 
 
 def qk_norm(use: Use, name: str, kind: str, heads: int, width: int) -> Part:

@@ -60,6 +60,10 @@ LATENTS = {
 }  # fmt: skip
 #: Models of the same years with keys and values of each head.
 HEADED = {
+    "muse_spark_text": {
+        **GATED, "head_dim": 8, "moe_intermediate_size": 32, "num_local_experts": 4, "num_experts_per_tok": 2,
+        "moe_hidden_size": 48, "mlp_layer_types": ["sparse", "dense", "sparse"],
+    },
     "kolibri1": {
         **SMALL, "num_key_value_heads": 2, "num_hidden_layers": 6, "head_dim": 16, "sliding_window": 4096,
         "moe_intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2,

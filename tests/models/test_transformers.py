@@ -34,10 +34,13 @@ CLASSES = {
     "t5": "T5ForConditionalGeneration",
     "mistral4": "Mistral4ForCausalLM",
 }
-#: Language models that only a model that sees has, and that model's type.
-INSIDE = {"mistral_large4_text": "mistral_large4"}
 #: A small vision model.
 EYE = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+#: Language models that only a model that sees has, that model's type, and its vision model.
+INSIDE = {
+    "mistral_large4_text": ("mistral_large4", {"model_type": "pixtral", **EYE}),
+    "muse_spark_text": ("muse_spark", EYE),
+}
 #: Architectures whose code elsewhere is that of another one here.
 SAME = {"kimi_k2": "deepseek_v3"}
 
@@ -61,12 +64,14 @@ def build(figures, device):
 
 def inside(kind, figures):
     """Return the model of a configuration that only a model that sees has, which is made without sight."""
-    eye = {"model_type": "pixtral", **EYE}
-    config = transformers.AutoConfig.for_model(INSIDE[kind], text_config=figures, vision_config=eye)
+    whole, eye = INSIDE[kind]
+    beside = {"vision_config": eye, "audio_config": {"out_hidden_size": figures["hidden_size"]}}
+    config = transformers.AutoConfig.for_model(whole, text_config=figures, **beside)
     config._attn_implementation = config.text_config._attn_implementation = "eager"
     config._experts_implementation = config.text_config._experts_implementation = "eager"
     module = transformers.AutoModelForImageTextToText.from_config(config)
-    del module.model.vision_tower, module.model.multi_modal_projector
+    for name in [name for name, _ in module.model.named_children() if name != "language_model"]:
+        delattr(module.model, name)
     return module
 
 
@@ -245,6 +250,8 @@ SEEING = {
     "qwen3_5_moe": {"num_hidden_layers": 5, "num_experts": 16},
     "kimi_k25": {"num_hidden_layers": 5, "n_routed_experts": 16},
     "mistral_large4": {"num_hidden_layers": 5, "n_routed_experts": 16},
+    "muse_spark": {"num_hidden_layers": 5, "num_local_experts": 16},
+    "dots3_note": {"num_hidden_layers": 5, "n_routed_experts": 16},
 }
 
 
