@@ -165,7 +165,9 @@ def _gated(use: Use, a: Latent, *, kept: bool) -> Iterator[Part]:
     width = a.heads * a.value_dim
     if a.gate == "head":
         yield keeping(linear(use, "gate projection", a.d_model, a.heads), 0)
-        yield pointwise(use, "output gate", "mul-scalar", a.value_dim, rows=use.rows * a.heads)
+        # The gates themselves are few; σ is counted for each number that one scales.
+        part = pointwise(use, "output gate", "silu", width)
+        yield keeping(part, 0) if kept else part
         return
     if a.gate == "input":
         yield keeping(linear(use, "gate projection", a.d_model, width), 0)
