@@ -60,10 +60,11 @@ OLMO_HYBRID = {
 def smallest_of_every_family():
     """Return the smallest catalogue model of every family that can be planned, for quick tests.
 
-    OLMO Hybrid has none there.
+    OLMO Hybrid and A.X K2 have none there.
     """
     found = {}
-    for architecture in (*map(load, available()), from_config(OLMO_HYBRID)):
+    others = map(from_config, (OLMO_HYBRID, {"model_type": "axk2"}))
+    for architecture in (*map(load, available()), *others):
         family = architecture.family
         if family.cut and architecture.layered:
             known = found.setdefault(family, architecture)
