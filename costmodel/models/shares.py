@@ -43,6 +43,7 @@ OWN = (
     *("shared expert", "shared expert gate", "channel receptance"),
     "zero experts' scores",
     *("input beside embedding", "block norm", "block output projection"),
+    *("norm gate down-projection", "norm gate", "norm gate up-projection"),
 )
 
 

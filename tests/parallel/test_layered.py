@@ -184,6 +184,14 @@ def test_a_shared_block_gathers_its_input_with_the_embedding():
         assert 2 * done[1] - done[0] == 2 * 4 * 512 * c.d_model * c.rank
 
 
+def test_gates_of_norms_are_made_of_a_devices_own_positions():
+    """A.X K2: an exchange around attention and around a feed-forward layer; experts have one of their own."""
+    model = Layered.of(from_config({"model_type": "axk2"}))
+    for kind, pairs in zip(model.kinds(2, 2), (2, 1), strict=True):
+        sums = [sent(kind.model(way), "reduce-scatter") for way in ("fwd", "bwd")]
+        assert sums == [pairs * 2 * 4 * 512 * 2048 / 2] * 2
+
+
 def test_a_decoders_stages_pass_the_encoders_output_on():
     """Each of 8 micro-batches sends b·(s + s_e)·d numbers between stages in both directions."""
     for seq_kv in (64, 2048):

@@ -57,26 +57,26 @@ LEFT_TO_DEFAULTS = {
 }
 
 
-def norm_gate(c: Fields, use: Use, name: str) -> Iterator[Part]:
+def norm_gate(c: Fields, use: Use) -> Iterator[Part]:
     """Yield the two narrow products that make a gate of what a norm has normed, and the gate.
 
     The first product keeps what was normed, the gate only itself.
     """
-    yield linear(use, f"{name} norm's gate down", c.d_model, c.norm_rank)
-    yield pointwise(use, f"{name} norm's gate", "silu", c.norm_rank)
-    yield linear(use, f"{name} norm's gate up", c.norm_rank, c.d_model)
-    yield keeping(gate(use, f"gated {name} norm", c.d_model), sp.Rational(1, 2))
+    yield linear(use, "norm gate down-projection", c.d_model, c.norm_rank)
+    yield pointwise(use, "norm gate", "silu", c.norm_rank)
+    yield linear(use, "norm gate up-projection", c.norm_rank, c.d_model)
+    yield keeping(gate(use, "gated norm", c.d_model), sp.Rational(1, 2))
 
 
 def layer(c: Fields, use: Use, sparse: bool) -> Iterator[Part]:
     """Yield one layer; the norm before a dense feed-forward layer has no gate."""
     indexer = Indexer(heads=c.index_heads, width=c.index_width, top_k=c.index_top_k)
     latent = latent_attention(use, Latent.of(c, indexer, gate="latent"))
-    yield from residual(use, "attention", c.d_model, (*norm_gate(c, use, "attention"), *latent))
+    yield from residual(use, "attention", c.d_model, (*norm_gate(c, use), *latent))
     function, shared = function_of(c, "silu"), c.shared * c.d_expert
     if sparse:
         mixture = experts(c, use, function=function, shared=shared, extra=c.experts)
-        half = (*norm_gate(c, use, "feed-forward"), *mixture)
+        half = (*norm_gate(c, use), *mixture)
     else:
         half = (feed_forward(use, c.d_model, c.d_ff, function, gated=True),)
     yield from residual(use, "feed-forward", c.d_model, half)
