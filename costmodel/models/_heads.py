@@ -45,6 +45,8 @@ class Heads:
         Whether the output is multiplied by a gate of the same width, σ of what is computed with Q.
     head_gated : bool
         Whether the output of each head is multiplied by a number; see `head_gate`.
+    out_norm : bool
+        Whether each head's output has an RMS norm without a gain.
     causal : bool
         Whether a position sees only itself and those before it.
     """
@@ -61,6 +63,7 @@ class Heads:
     chosen: int | None = None
     gated: bool = False
     head_gated: bool = False
+    out_norm: bool = False
     causal: bool = True
 
     @classmethod
@@ -96,17 +99,21 @@ def self_attention(use: Use, a: Heads, name: str = "") -> Iterator[Part]:
         yield rotary(use, f"{name}rotary", a.heads, a.kv_heads, rotated)
     middle = core(use, f"{name}attention", a)
     yield middle
+    kept = keeps_its_output(middle)
+    if a.out_norm:
+        normed = qk_norm(use, f"{name}output norm", "free", a.heads, a.head_dim)
+        yield keeping(normed, 0) if kept else normed
+        kept = False
     output = linear(use, f"{name}output projection", a.query, a.d_model, bias=a.out_bias)
     if a.head_gated:
         yield from head_gate(use, a.d_model, a.heads, a.head_dim, name)
         yield output
-        return
-    if not a.gated:
-        yield after(middle, output)
-        return
-    gated = gate(use, f"{name}output gate", a.query, "sigmoid")
-    yield keeping(gated, sp.Rational(1, 2)) if keeps_its_output(middle) else gated  # only the gate is its own
-    yield output
+    elif a.gated:
+        gated = gate(use, f"{name}output gate", a.query, "sigmoid")
+        yield keeping(gated, sp.Rational(1, 2)) if kept else gated  # only the gate is its own
+        yield output
+    else:
+        yield keeping(output, 0) if kept else output
 
 
 def head_gate(use: Use, d_model: int, heads: int, width: int, name: str = "") -> Iterator[Part]:

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import sympy as sp
+
 from costmodel.models._blocks import B, S, Use, gate, keeping, linear, norm, with_extra
 from costmodel.models._decoding import LatentCore, SparseLatentCore
 from costmodel.models._fields import Field, Fields
-from costmodel.models._heads import Heads, after, core, head_gate, rotary
+from costmodel.models._heads import Heads, after, core, head_gate, keeps_its_output, rotary
 from costmodel.models._part import Part
 
 #: Fields of `Latent`, by the keys of all architectures that have it; `d_model` and `heads` come before.
@@ -70,8 +72,14 @@ class Latent:
         How the positions that a query attends to are chosen; None: it attends to all before it.
     rotated : bool
         Whether `rope` numbers of queries and keys are rotated, or used as they are.
-    head_gated : bool
-        Whether the output of each head is multiplied by a number; see `costmodel.models._heads.head_gate`.
+    gate : str
+        What the output is multiplied by. ``latent``: a gate of each number, made with the queries from their
+        latent vector before and behind its norm; ``input``: one of each number, from the layer's input;
+        ``head``: one of each head, from there too; empty: nothing.
+    key_norm : bool
+        Whether the rotated part of a key has a norm.
+    window : int, optional
+        Positions that a query sees, its own included; None: all.
     """
 
     d_model: int
@@ -84,7 +92,9 @@ class Latent:
     bias: bool = False
     sparse: Indexer | None = None
     rotated: bool = True
-    head_gated: bool = False
+    gate: str = ""
+    key_norm: bool = False
+    window: int | None = None
 
     @classmethod
     def of(cls, c: Fields, **traits: Any) -> Latent:
@@ -125,47 +135,77 @@ def latent_attention(use: Use, a: Latent) -> Iterator[Part]:
         yield norm(use, "query latent norm", a.q_rank)
     if a.sparse is not None and a.sparse.own:
         yield from _choice(use, a, a.sparse)
-    yield linear(
-        use,
-        "query up-projection" if a.q_rank else "query projection",
-        a.q_rank or a.d_model,
-        a.heads * a.query,
-    )
+    yield _queries(use, a)
     if not together:
         # It reads the layer's input, which the queries' first product keeps already.
         yield keeping(linear(use, "latent down-projection", a.d_model, latent, bias=a.bias), 0)
     yield norm(use, "latent norm", a.kv_rank)
-    if a.rotated:
+    if a.key_norm:
+        yield norm(use, "key norm", a.rope)
+    if a.rotated and a.rope:
         yield rotary(use, "rotary", a.heads, 1, a.rope)
+    absorbed = a.sparse is not None or use.decoding
+    middle = tuple(_absorbed(use, a) if absorbed else _expanded(use, a))
+    yield from middle
     output = linear(use, "output projection", a.heads * a.value_dim, a.d_model, bias=a.bias)
-    if a.sparse is not None or use.decoding:
-        yield from _absorbed(use, a)
+    if a.gate:
+        yield from _gated(use, a, kept=not absorbed and keeps_its_output(middle[-1]))
+        yield output
     else:
-        yield linear(use, "key and value up-projection", a.kv_rank, a.heads * (a.nope + a.value_dim))
-        heads = Heads(d_model=a.d_model, heads=a.heads, kv_heads=a.heads, head_dim=a.query)
-        middle = core(use, "attention", heads, value_dim=a.value_dim)
-        yield middle
-        output = output if a.head_gated else after(middle, output)
-    if a.head_gated:
+        yield output if absorbed else after(middle[-1], output)
+
+
+def _queries(use: Use, a: Latent) -> Part:
+    """Return the product that makes the queries, and the gate with them if it is of their latent vector."""
+    if not a.q_rank:
+        return linear(use, "query projection", a.d_model, a.heads * a.query)
+    if a.gate != "latent":
+        return linear(use, "query up-projection", a.q_rank, a.heads * a.query)
+    both = linear(use, "query and gate up-projection", 2 * a.q_rank, a.heads * (a.query + a.value_dim))
+    return keeping(both, sp.Rational(1, 2))  # the norm keeps what it normed
+
+
+def _gated(use: Use, a: Latent, *, kept: bool) -> Iterator[Part]:
+    """Yield the product that makes the gate, unless it is made with the queries, and the gate.
+
+    The product reads the layer's input, which another one keeps; attention may keep what is gated.
+    """
+    width = a.heads * a.value_dim
+    if a.gate == "head":
         yield from head_gate(use, a.d_model, a.heads, a.value_dim)
-    yield output
+        return
+    if a.gate == "input":
+        yield keeping(linear(use, "gate projection", a.d_model, width), 0)
+    part = gate(use, "output gate", width, "sigmoid")
+    yield keeping(part, sp.Rational(1, 2)) if kept else part
+
+
+def _expanded(use: Use, a: Latent) -> Iterator[Part]:
+    """Yield the product for keys and values of all heads, and ordinary attention."""
+    yield linear(use, "key and value up-projection", a.kv_rank, a.heads * (a.nope + a.value_dim))
+    heads = Heads(d_model=a.d_model, heads=a.heads, kv_heads=a.heads, head_dim=a.query, window=a.window)
+    yield core(use, "attention", heads, value_dim=a.value_dim)
 
 
 def _choice(use: Use, a: Latent, i: Indexer) -> Iterator[Part]:
     """Yield the indexer's projections, norm and rotation, and the choice of the positions.
 
-    Its queries come from the latent vector of the queries, its keys and the weights of its heads from the
-    layer's input, which the first product keeps already. Keys of several positions are means, of which each
-    position's own channels and place are the weights.
+    Its queries come from the latent vector of the queries or, without one, from the layer's input behind a
+    norm; its keys and the weights of its heads from the layer's input. Other products keep both already. Keys
+    of several positions are means, of which each position's own channels and place are the weights.
     """
+    if a.q_rank:
+        yield keeping(linear(use, "index query", a.q_rank, i.heads * i.width), 0)
+    else:
+        yield keeping(norm(use, "index query norm", a.d_model, "layer"), 0)
+        yield linear(use, "index query", a.d_model, i.heads * i.width)
     pooled = i.stride > 1
-    yield linear(use, "index query", a.q_rank, i.heads * i.width)
     keys = i.width * (2 if pooled else 1)
     yield keeping(linear(use, "index key and weights", a.d_model, keys + i.heads), 0)
     yield norm(use, "index key norm", i.width, "layer")
     if pooled:
         yield with_extra(gate(use, "index pool", i.width), i.stride * i.width)
-    yield from choice(use, i, a.rope)
+    yield from choice(use, i, a.rope if a.rotated else 0)
 
 
 def choice(use: Use, i: Indexer, rope: int) -> Iterator[Part]:
@@ -194,7 +234,8 @@ def _latent_core(use: Use, a: Latent) -> Part:
     if use.decoding:
         kind = SparseLatentCore if chosen else LatentCore
         sizes = {**chosen, "kv_rank": a.kv_rank, "rope_dim": a.rope}
-        return Part.of("attention", kind(dtype=use.around), batch=B, heads=a.heads, seq_kv=S, **sizes)
+        held = S if a.window is None else sp.Min(S, a.window)
+        return Part.of("attention", kind(dtype=use.around), batch=B, heads=a.heads, seq_kv=held, **sizes)
     layer = use.layer("top-k-attention", latent=True)
     sizes = {**chosen, "kv_heads": 1, "head_dim": a.kv_rank + a.rope, "value_dim": a.kv_rank}
     return Part.of("attention", layer, batch=B, heads=a.heads, seq=use.length, **sizes)

@@ -45,6 +45,7 @@ OWN = (
     *("router down-projection", "router state", "router norm", "router inner projection"),
     *("router activation", "router", "routing"),
     *("input beside embedding", "block norm", "block output projection"),
+    *("norm gate down-projection", "norm gate", "norm gate up-projection"),
 )
 
 

@@ -133,22 +133,25 @@ CORE_V4 = {"batch": 1, "heads": 64, "kv_heads": 1, "head_dim": 512, "window": 12
 CORE_V4 |= {"seq": np.array([2.0**20, 2.0**21])}
 
 
-@pytest.mark.parametrize("outward", [False, True])
-def test_torch_counts_the_products_of_a_hyper_connection(outward):
-    """modeling_deepseek_v4.py: the weights of a token, the collapse, and the mixing of its streams."""
+@pytest.mark.parametrize(("outward", "mixes"), [(False, True), (True, True), (True, False)])
+def test_torch_counts_the_products_of_a_hyper_connection(outward, mixes):
+    """modeling_deepseek_v4.py: the weights of a token, the collapse, and the mixing of its streams.
+
+    modeling_hy_v4.py does not mix them.
+    """
     torch = pytest.importorskip("torch")
     counter = pytest.importorskip("torch.utils.flop_counter").FlopCounterMode
     batch, n, width, streams = 2, 7, 6, 3
-    weights = streams * (streams + 2) if outward else streams
+    weights = streams * (1 + outward * (1 + mixes * streams))
     x, made = torch.randn(batch, n, streams, width), torch.randn(weights, streams * width)
     with counter(display=False) as there:
         found = torch.nn.functional.linear(x.flatten(2), made)
         out = (torch.sigmoid(found[..., :streams, None]) * x).sum(2)
         if outward:
-            mixed = found[..., 2 * streams :].unflatten(-1, (streams, streams))
-            out = torch.sigmoid(found[..., streams : 2 * streams, None]) * out.unsqueeze(2) + mixed @ x
+            added = torch.sigmoid(found[..., streams : 2 * streams, None]) * out.unsqueeze(2)
+            out = added + (found[..., 2 * streams :].unflatten(-1, (streams, streams)) @ x if mixes else x)
     sizes = {"batch": batch, "seq": n, "d_model": width, "streams": streams}
-    layer = get("hyper-connection")(outward=outward, convention="torch")
+    layer = get("hyper-connection")(outward=outward, mixes=mixes, convention="torch")
     ours = evaluate(layer, **sizes)
     assert ours["matrix_flops"] == there.get_total_flops()
     assert ours["parameters"] == made.numel()

@@ -213,6 +213,70 @@ def test_experts_of_longcat_that_cannot_be_counted_are_refused(said, message):
 
 
 @pytest.mark.parametrize(
+    "listed",
+    [
+        {"0": {"num_attention_heads": 8}},
+        {"2": {"num_attention_heads": 8}},
+        {"2": {"num_attention_heads": 8}, "3": {"num_attention_heads": 4}},
+        {"2": {"hidden_size": 8}, "3": {"hidden_size": 8}},
+    ],
+)
+def test_sizes_of_single_layers_that_dots3_note_does_not_have_are_refused(listed):
+    config = {"model_type": "dots3_note_text", "num_hidden_layers": 4, "per_layer_config": listed}
+    assert "per_layer_config: wanted" in refused_use(config)
+
+
+@pytest.mark.parametrize(
+    ("said", "indexers", "windows"),
+    [
+        ({}, 3, 5),
+        ({"use_dsa": False}, 0, 5),
+        ({"use_sliding_window": False}, 8, 0),
+        ({"layer_types": ["full_attention"] * 4 + ["sliding_attention"] * 4}, 4, 4),
+        ({"layer_types": ["full_attention", "indexed_attention"] * 4, "use_dsa": False}, 0, 0),
+    ],
+)
+def test_kinds_of_layers_of_dots3_note_are_those_of_hugging_faces_class(said, indexers, windows):
+    """Dots3NoteTextConfig: ``use_dsa`` also renames the layers that are listed."""
+    parts = from_config({"model_type": "dots3_note", "num_hidden_layers": 8, **said}).prefill().parts
+    assert sum(p.repeats for p in parts if p.name == "indexer") == indexers
+    assert sum(p.repeats for p in parts if p.layer.name == "sliding-window") == windows
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"attention_bias": True}, "attention_bias: wanted false"),
+        ({"moe_hidden_size": 8193}, "moe_hidden_size: wanted at most 8192, got 8193"),
+    ],
+)
+def test_what_muse_spark_does_not_have_is_refused(said, message):
+    assert message in refused_use({"model_type": "muse_spark_text", **said})
+
+
+@pytest.mark.parametrize(
+    ("said", "windows", "rotations"),
+    [
+        ({}, 3, 3),
+        ({"layer_rope_theta": [500000.0] * 5}, 3, 5),
+        ({"layer_types": ["full_attention"] * 4 + ["sliding_attention"]}, 1, 3),
+    ],
+)
+def test_every_fourth_layer_of_muse_spark_sees_all_and_rotates_nothing(said, windows, rotations):
+    """Counted from the last (MuseSparkTextConfig), unless the layers are listed."""
+    parts = from_config({"model_type": "muse_spark", "num_hidden_layers": 5, **said}).prefill().parts
+    assert sum(p.repeats for p in parts if p.layer.name == "sliding-window") == windows
+    assert sum(p.repeats for p in parts if p.name == "rotary") == rotations
+
+
+def test_layers_of_mistral_large_4_that_share_latents_are_refused():
+    config = {"model_type": "mistral_large4_text", "num_hidden_layers": 3}
+    assert "kv_source_layers: wanted" in refused_use({**config, "kv_source_layers": [0, 0, 2]})
+    listed = from_config({**config, "kv_source_layers": [0, 1, 2]})
+    assert listed.cache_bytes() == from_config(config).cache_bytes()
+
+
+@pytest.mark.parametrize(
     ("said", "message"),
     [
         ({"compress_ratios": [0, 4]}, "compress_ratios: wanted 0, 4, 128 for each of 3 layers, got 2"),

@@ -50,6 +50,8 @@ SUMS = {
     "glm-5.3-flash": 45 * 2,  # the streams are added to after the sum
     "zaya1-8b": 40 * 2,  # attention; experts
     "minimax-text-01": 80 * 2,  # lightning or softmax attention; experts
+    "a.x-k1": 61 * 2,  # the experts' norm follows the sum
+    "mistral-large-4": 72 * 2,
     "longcat-flash": 28 * 5,  # two attentions and feed-forward layers, and the experts
 }
 

@@ -9,7 +9,7 @@ import latents
 import pytest
 import recurrences
 from configurations import FAMILIES, GATED, LLAMA_4, SHARED, SMALL
-from latents import CACHED, KEPT, LATENTS, SHORTCUT
+from latents import CACHED, HEADED, KEPT, LATENTS, SHORTCUT
 from recurrences import LENGTHS, RECURRENT
 
 from costmodel import evaluate
@@ -28,8 +28,19 @@ with warnings.catch_warnings():
 
 #: Architectures that Hugging Face does not have.
 OWN = ("transformer", "gnmt")
-#: Architectures that are not causal language models, and their classes.
-CLASSES = {"bert": "BertForPreTraining", "t5": "T5ForConditionalGeneration"}
+#: Architectures that `AutoModelForCausalLM` does not know, and their classes.
+CLASSES = {
+    "bert": "BertForPreTraining",
+    "t5": "T5ForConditionalGeneration",
+    "mistral4": "Mistral4ForCausalLM",
+}
+#: A small vision model.
+EYE = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+#: Language models that only a model that sees has, that model's type, and its vision model.
+INSIDE = {
+    "mistral_large4_text": ("mistral_large4", {"model_type": "pixtral", **EYE}),
+    "muse_spark_text": ("muse_spark", EYE),
+}
 #: Architectures whose code elsewhere is that of another one here.
 SAME = {"kimi_k2": "deepseek_v3"}
 
@@ -58,6 +69,8 @@ def build(figures, device):
     kind = SAME.get(kind, kind)
     with warnings.catch_warnings(), torch.device(device):
         warnings.simplefilter("ignore")
+        if kind in INSIDE:
+            return inside(kind, figures)
         config = transformers.AutoConfig.for_model(kind, **figures)
         config._attn_implementation = "eager"
         config._experts_implementation = "eager"
@@ -66,6 +79,19 @@ def build(figures, device):
         if kind in CLASSES:
             return getattr(transformers, CLASSES[kind])(config)
         return transformers.AutoModelForCausalLM.from_config(config)
+
+
+def inside(kind, figures):
+    """Return the model of a configuration that only a model that sees has, which is made without sight."""
+    whole, eye = INSIDE[kind]
+    beside = {"vision_config": eye, "audio_config": {"out_hidden_size": figures["hidden_size"]}}
+    config = transformers.AutoConfig.for_model(whole, text_config=figures, **beside)
+    config._attn_implementation = config.text_config._attn_implementation = "eager"
+    config._experts_implementation = config.text_config._experts_implementation = "eager"
+    module = transformers.AutoModelForImageTextToText.from_config(config)
+    for name in [name for name, _ in module.model.named_children() if name != "language_model"]:
+        delattr(module.model, name)
+    return module
 
 
 def parameters_of(module):
@@ -116,6 +142,7 @@ CONFIGS = {
     **FAMILIES,
     **RECURRENT,
     **LATENTS,
+    **HEADED,
     "llama4_text": LLAMA_4,
 }
 #: Models that keep other things than keys and values of each layer, or whose code does: Falcon's caches the
@@ -188,7 +215,7 @@ def rotated(model):
     return {dict(part.sizes)["head_dim"] for part in model.prefill().parts if part.name == "rotary"}
 
 
-@pytest.mark.parametrize("name", [*FAMILIES, *RECURRENT])
+@pytest.mark.parametrize("name", [*FAMILIES, *RECURRENT, *LATENTS, *HEADED])
 def test_saved_configurations_mean_the_same_model(name):
     """Hugging Face leaves out what equals a default, and moves what concerns rotation to a mapping."""
     figures = figures_for(name)
@@ -251,6 +278,9 @@ SEEING = {
         "num_hidden_layers": 5, "num_experts": 16, "indexer_n_heads": 4, "indexer_kv_heads": 1,
         "indexer_head_dim": 256, "indexer_budget": 64, "indexer_compress_ratio": 16,
     },
+    "mistral_large4": {"num_hidden_layers": 5, "n_routed_experts": 16},
+    "muse_spark": {"num_hidden_layers": 5, "num_local_experts": 16},
+    "dots3_note": {"num_hidden_layers": 5, "n_routed_experts": 16},
 }  # fmt: skip
 
 

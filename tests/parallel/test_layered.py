@@ -60,10 +60,11 @@ OLMO_HYBRID = {
 def smallest_of_every_family():
     """Return the smallest catalogue model of every family that can be planned, for quick tests.
 
-    OLMO Hybrid has none there.
+    OLMO Hybrid and A.X K2 have none there.
     """
     found = {}
-    for architecture in (*map(load, available()), from_config(OLMO_HYBRID)):
+    others = map(from_config, (OLMO_HYBRID, {"model_type": "axk2"}))
+    for architecture in (*map(load, available()), *others):
         family = architecture.family
         if family.cut and architecture.layered:
             known = found.setdefault(family, architecture)
@@ -181,6 +182,14 @@ def test_a_shared_block_gathers_its_input_with_the_embedding():
         assert sent(two.model("fwd"), "reduce-scatter") == 3 * row
         done = [float(evaluate(k.model("fwd"), **given(k.model("fwd")))["matrix_flops"]) for k in (one, two)]
         assert 2 * done[1] - done[0] == 2 * 4 * 512 * c.d_model * c.adapter_rank
+
+
+def test_gates_of_norms_are_made_of_a_devices_own_positions():
+    """A.X K2: an exchange around attention and around a feed-forward layer; experts have one of their own."""
+    model = Layered.of(from_config({"model_type": "axk2"}))
+    for kind, pairs in zip(model.kinds(2, 2), (2, 1), strict=True):
+        sums = [sent(kind.model(way), "reduce-scatter") for way in ("fwd", "bwd")]
+        assert sums == [pairs * 2 * 4 * 512 * 2048 / 2] * 2
 
 
 def test_a_decoders_stages_pass_the_encoders_output_on():

@@ -59,7 +59,7 @@ LEFT_TO_DEFAULTS = {
 
 def layer(c: Fields, use: Use, attends: bool, sparse: bool) -> Iterator[Part]:
     """Yield one layer."""
-    latent = Latent.of(c, head_gated=True)
+    latent = Latent.of(c, gate="head")
     mixer = latent_attention(use, latent) if attends else delta_attention(c, use, narrow=False)
     yield from residual(use, "attention", c.d_model, mixer)
     function, shared = function_of(c, "silu"), c.shared * c.d_expert

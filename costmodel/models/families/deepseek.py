@@ -1,4 +1,4 @@
-"""DeepSeek V2 to V3.2, Kimi K2, GLM-4.7-Flash and GLM-5.
+"""DeepSeek V2 to V3.2, Kimi K2, GLM-4.7-Flash, GLM-5, Mistral Small 4 and A.X K1.
 
 Latent attention (MLA), in the newest over positions that an indexer chooses, and experts beside shared ones.
 """
@@ -28,10 +28,13 @@ class Traits:
         Whether the router learns an offset per expert (V3's load balancing without an auxiliary loss).
     sparse : bool
         Whether an indexer chooses the positions that a query attends to.
+    normed : bool
+        Whether a norm follows the experts.
     """
 
     correction: bool = False
     sparse: bool = False
+    normed: bool = False
 
 
 TRAITS = {
@@ -42,6 +45,8 @@ TRAITS = {
     "deepseek_v32": Traits(correction=True, sparse=True),
     "glm_moe_dsa": Traits(correction=True, sparse=True),
     "glm4_moe_lite": Traits(correction=True),
+    "mistral4": Traits(),
+    "axk1": Traits(correction=True, normed=True),
 }
 #: Defaults of DeepseekV3Config, which is also the class of Kimi's language models (transformers,
 #: configuration_deepseek_v3.py and configuration_kimi_k25.py).
@@ -93,11 +98,38 @@ _LITE = {
     "v_head_dim": 256,
     "first_k_dense_replace": 1,
 }
+#: Of Mistral4Config (configuration_mistral4.py); all layers have experts.
+_MISTRAL = {
+    "vocab_size": 131072,
+    "hidden_size": 4096,
+    "intermediate_size": 12288,
+    "moe_intermediate_size": 2048,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "n_shared_experts": 1,
+    "n_routed_experts": 128,
+    "num_experts_per_tok": 4,
+    "kv_lora_rank": 256,
+    "q_lora_rank": 1024,
+    "qk_nope_head_dim": 64,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+}
+#: Of AXK1Config (configuration_axk1.py).
+_AXK1 = {
+    **_V3,
+    "vocab_size": 163840,
+    "num_attention_heads": 64,
+    "n_routed_experts": 192,
+    "first_k_dense_replace": 1,
+}
 LEFT_TO_DEFAULTS = {
     **dict.fromkeys(("deepseek_v3", "kimi_k2", "kimi_k25"), _V3),
     "deepseek_v32": _V32,
     "glm_moe_dsa": _GLM,
     "glm4_moe_lite": _LITE,
+    "mistral4": _MISTRAL,
+    "axk1": _AXK1,
 }
 #: Entries allowed in ``mlp_layer_types``, ``indexer_types`` and ``layer_types``; the letters of a pattern.
 MLP_TYPES, INDEXER_TYPES, LAYER_TYPES = ("dense", "sparse"), ("full", "shared"), ("indexed_attention",)
@@ -152,9 +184,12 @@ def layer(c: Fields, use: Use, sparse: bool, own: bool) -> Iterator[Part]:
     """Yield one layer."""
     latent = latent_attention(use, Latent.of(c, sparse=_indexer(c, own)))
     yield from residual(use, "attention", c.d_model, latent)
-    offsets = c.experts if TRAITS[c.type].correction else 0
+    traits = TRAITS[c.type]
+    offsets = c.experts if traits.correction else 0
     function, shared = function_of(c, "silu"), c.shared * c.d_expert
-    yield from feeding(c, use, sparse, function=function, shared=shared, extra=offsets)
+    yield from feeding(
+        c, use, sparse, function=function, shared=shared, extra=offsets, after=traits.normed and sparse
+    )
 
 
 def has_experts(c: Fields) -> list[bool]:
@@ -196,7 +231,7 @@ DEEPSEEK = Family(
         "DeepSeek-AI, arXiv 2405.04434 (V2), §2.1 and appendix C; arXiv 2412.19437 (V3), §2; Hugging Face "
         "transformers, modeling_deepseek_v2.py and modeling_deepseek_v3.py; Kimi team, arXiv 2507.20534; "
         "DeepSeek-AI 2025, DeepSeek-V3.2-Exp, §1; transformers, modeling_deepseek_v32.py and "
-        "modeling_glm_moe_dsa.py, modeling_glm4_moe_lite.py"
+        "modeling_glm_moe_dsa.py, modeling_glm4_moe_lite.py, modeling_mistral4.py and modeling_axk1.py"
     ),
     left_out=(
         "dropout, masks, sampling; multi-token prediction (MTP); of sparse attention, that engines attend to "

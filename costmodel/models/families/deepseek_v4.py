@@ -19,12 +19,11 @@ from costmodel.models._blocks import (
     B,
     S,
     Use,
-    embedding,
+    between_ends,
     experts,
     gate,
     keeping,
     linear,
-    logits,
     norm,
     stacks,
     with_extra,
@@ -48,7 +47,8 @@ FIELDS = {
     **DENSE,
     "tied": UNTIED,
     "head_dim": Field(("head_dim",)),
-    "rope": Field(("qk_rope_head_dim",), 64),
+    "rotary_share": Field(("partial_rotary_factor",), 1 / 8, float),
+    "rope": Field(("qk_rope_head_dim",), lambda f: int(f.head_dim * f.rotary_share)),
     "q_rank": Field(("q_lora_rank",)),
     "window": Field(("sliding_window",)),
     "groups": Field(("o_groups",)),
@@ -211,11 +211,15 @@ def attention(c: Fields, use: Use, kind: str) -> Iterator[Part]:
     yield linear(use, "output projection", c.groups * c.o_rank, c.d_model)
 
 
-def hyper(c: Fields, use: Use, *, outward: bool = True) -> Part:
-    """Return the connection around half a layer; each weight has an offset, each of three kinds a scale."""
-    layer = use.layer("hyper-connection", outward=outward)
+def hyper(c: Fields, use: Use, *, outward: bool = True, mixes: bool = True) -> Part:
+    """Return the connection around half a layer; each weight has an offset, and each kind of them a scale.
+
+    The kinds: weights that collapse the streams, that add a result to them, and that mix them.
+    """
+    layer = use.layer("hyper-connection", outward=outward, mixes=mixes)
     part = Part.of("hyper-connection", layer, **use.tokens, d_model=c.d_model, streams=c.streams)
-    return with_extra(part, c.streams * (c.streams + 2) + 3 if outward else c.streams + 1)
+    offsets, kinds = layer.parameters() / (c.streams * c.d_model), 1 + outward * (1 + mixes)
+    return with_extra(part, part.expression(offsets) + kinds)
 
 
 def layer(c: Fields, use: Use, kind: str, hashed: bool) -> Iterator[Part]:
@@ -230,14 +234,11 @@ def layer(c: Fields, use: Use, kind: str, hashed: bool) -> Iterator[Part]:
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
-    """Yield the embedding, the layers of each kind, the collapse of the streams, the norm and the logits."""
+    """Return the embedding, the layers of each kind, the collapse of the streams, the norm and the logits."""
     if c.heads * c.head_dim % c.groups:
         raise CostmodelError(f"o_groups: wanted a divisor of {c.heads * c.head_dim}, got {c.groups}")
-    yield embedding(use, c.vocab, c.d_model, tied=c.tied)
-    yield from stacks(sorted(zip(attentions(c), hashes(c), strict=True)), partial(layer, c, use))
-    yield hyper(c, use, outward=False)
-    yield norm(use, "final norm", c.d_model)
-    yield logits(use, c.vocab, c.d_model)
+    layers = stacks(sorted(zip(attentions(c), hashes(c), strict=True)), partial(layer, c, use))
+    return between_ends(c, use, (*layers, hyper(c, use, outward=False)))
 
 
 DEEPSEEK_V4 = Family(

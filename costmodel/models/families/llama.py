@@ -171,6 +171,7 @@ TRAITS = {
     "hunyuan_v1_moe": Traits(qk_norm="head", shared=1),
     "flint": Traits(qk_norm="head", ends=True, local_rotary=True, sinks=True),
     "phimoe": Traits(norm="layer", local=1),
+    "kolibri1": Traits(qk_norm="head", norms="around", local=5, local_rotary=True, correction=True),
 }
 
 #: Defaults of transformers' configuration classes. A language model saved inside another lacks keys that
@@ -248,6 +249,20 @@ LEFT_TO_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     },
     "hunyuan_v1_moe": {"num_experts": 1},
     "phimoe": {"num_key_value_heads": 8, "num_local_experts": 16, "num_experts_per_tok": 2},
+    "kolibri1": {
+        "vocab_size": 128000,
+        "hidden_size": 2560,
+        "intermediate_size": 512,  # of no layer: all have experts
+        "num_hidden_layers": 50,
+        "num_attention_heads": 48,
+        "num_key_value_heads": 4,
+        "head_dim": 128,
+        "sliding_window": 513,
+        "moe_intermediate_size": 512,
+        "shared_expert_intermediate_size": 512,
+        "num_experts": 384,
+        "num_experts_per_tok": 6,
+    },
 }
 
 
