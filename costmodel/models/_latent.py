@@ -136,8 +136,8 @@ def latent_attention(use: Use, a: Latent) -> Iterator[Part]:
 def _expanded(use: Use, a: Latent, output: Part) -> Iterator[Part]:
     """Yield the product for keys and values of all heads, ordinary attention, and the output projection."""
     yield linear(use, "key and value up-projection", a.kv_rank, a.heads * (a.nope + a.value_dim))
-    heads = Heads(d_model=a.d_model, heads=a.heads, kv_heads=a.heads, head_dim=a.query)
-    middle = core(use, "attention", heads, value_dim=a.value_dim)
+    heads = Heads(d_model=a.d_model, heads=a.heads, kv_heads=a.heads, head_dim=a.query, value_dim=a.value_dim)
+    middle = core(use, "attention", heads)
     yield middle
     yield after(middle, output)
 

@@ -64,6 +64,28 @@ LLAMA_LIKE = {
     "phimoe/biases": {**GATED, **MIXED, "attention_bias": True, "lm_head_bias": True},
 }
 
+#: Of 7 layers the 6th and, whatever the pattern, the last are global.
+GEMMA_4 = {
+    **GATED, "num_hidden_layers": 7, "head_dim": 16, "global_head_dim": 32, "sliding_window": 12,
+    "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 600,
+}  # fmt: skip
+WIDENING = {
+    "gemma4_text": GEMMA_4,
+    "gemma4_text/small": {**GEMMA_4, "num_kv_shared_layers": 1, "use_double_wide_mlp": True},
+    "gemma4_text/large": {
+        **GEMMA_4, "hidden_size_per_layer_input": 0, "num_key_value_heads": 4, "attention_k_eq_v": True,
+        "num_global_key_value_heads": 2, "attention_bias": True,
+    },
+    "gemma4_text/experts": {
+        **GEMMA_4, "hidden_size_per_layer_input": 0, "enable_moe_block": True, "num_experts": 4,
+        "top_k_experts": 2, "moe_intermediate_size": 32,
+    },
+    "gemma4_unified_text": {
+        **GATED, "num_hidden_layers": 6, "num_key_value_heads": 4, "head_dim": 16, "global_head_dim": 32,
+        "attention_k_eq_v": True, "num_global_key_value_heads": 2,
+    },
+}  # fmt: skip
+
 GPT = {"vocab_size": 1000, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 128}
 NEOX = {**SMALL, "intermediate_size": 96}
 MPT = {"vocab_size": 1000, "d_model": 64, "n_layers": 3, "n_heads": 4, "max_seq_len": 128}
@@ -83,7 +105,7 @@ CLASSIC = {
     "gpt_bigcode/heads": {**GPT, "multi_query": False, "n_inner": 96},
     "mpt": MPT,
 }
-FAMILIES = {**LLAMA_LIKE, **CLASSIC}
+FAMILIES = {**LLAMA_LIKE, **WIDENING, **CLASSIC}
 
 
 def figures(name):

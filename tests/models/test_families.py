@@ -57,11 +57,16 @@ def test_two_devices_do_half_of_the_matrix_flops_each(name):
         *([m.prefill(), m.decode()] for m in (whole, whole.tensor_parallel(2))), strict=True
     ):
         flops = [evaluate(model, **sizes_of(model))["matrix_flops"] for model in (one, share)]
-        routers = sum(
+        alike = sum(  # routers
             2 * sp.prod(dict(part.sizes)[n] for n in ("batch", "seq", "d_model", "experts")) * part.repeats
             for part in parts_of(one, "experts")
         )
-        undivided = float(sp.sympify(routers).subs({symbol(n): v for n, v in SIZES.items()}))
+        alike += sum(  # and other products that every device computes whole
+            2 * sp.prod(dict(part.sizes)[n] for n in ("m", "n", "k")) * part.repeats
+            for part in one.parts
+            if part.layer.name == "matmul" and part in share.parts
+        )
+        undivided = float(sp.sympify(alike).subs({symbol(n): v for n, v in SIZES.items()}))
         assert 2 * (flops[1] - undivided) == pytest.approx(flops[0] - undivided)
 
 
@@ -132,6 +137,13 @@ def test_layers_have_a_window_where_hugging_faces_code_gives_them_one(kind, said
         ("mpt", {"attn_config": {"qk_ln": True}}, "configuration of mpt: qk_ln should be False, got True"),
         ("mpt", {"attn_config": {"alibi": False}}, "configuration of mpt: alibi should be True, got False"),
         ("mpt", {"no_bias": False}, "configuration of mpt: no_bias should be True, got False"),
+        ("gemma4_text", {"head_dim": 16, "use_bidirectional_attention": "all"}, "wanted vision or null"),
+        ("gemma4_text", {"head_dim": 16, "num_kv_shared_layers": 2}, "before those that share, got 2 of 3"),
+        (
+            "gemma4_text",
+            {"head_dim": 16, "per_layer_config": {"1": {"head_dim": 32}}},
+            r"per_layer_config: wanted head_dim, num_key_value_heads of layers \[2\], got head_dim of \[1\]",
+        ),
         ("hunyuan_v1_moe", {"moe_topk": [1, 2, 1], "num_experts": 4}, r"got \[1, 2, 1\]"),
     ],
 )
@@ -256,6 +268,19 @@ def test_parallel_halves_keep_their_input_once(kind, tables):
         for p in (False, True)
     ]
     assert kept[0]["kept_bytes"] - kept[1]["kept_bytes"] == 3 * tables * (2 * 48) * 2 * 64
+
+
+def test_a_layer_that_reads_anothers_keys_caches_and_keeps_none():
+    """A global one of 2 heads of 32 numbers; the inputs of both norms are not kept either."""
+    alone, reading = (
+        from_config({**figures("gemma4_text"), "num_kv_shared_layers": layers}) for layers in (0, 1)
+    )
+    table = 2 * 32 * 2
+    one = {symbol("batch"): 1, symbol("seq_kv"): 1}
+    assert alone.cache_bytes().subs(one) - reading.cache_bytes().subs(one) == 2 * table
+    steps = [evaluate(model.training(optimizer=None), batch=1, seq=1) for model in (alone, reading)]
+    assert steps[0]["kept_bytes"] - steps[1]["kept_bytes"] == 4 * table
+    assert predict(reading.decode(), H200, batch=1, seq_kv=48).seconds > 0
 
 
 def all_reduces(model):

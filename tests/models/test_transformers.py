@@ -123,13 +123,14 @@ def test_parameters_of_small_configurations_equal_those_of_hugging_faces_module(
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name not in OTHER_CACHES])
 def test_the_cache_has_the_size_of_hugging_faces(name):
-    """After a pass over 8 tokens, fewer than any window has."""
+    """After a pass over 8 tokens, fewer than any window has; layers that read another's cache have none."""
     figures, batch, seq = figures_for(name), 2, 8
     module = build(figures, "cpu").eval()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         cache = module(input_ids=torch.ones(batch, seq, dtype=torch.long), use_cache=True).past_key_values
-    numbers = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
+    kept = (tensor for layer in cache.layers for tensor in (layer.keys, layer.values))
+    numbers = sum(tensor.numel() for tensor in kept if tensor is not None)
     ours = from_config(figures).cache_bytes("fp32")
     assert ours.subs({symbol("batch"): batch, symbol("seq_kv"): seq}) == 4 * numbers
 
@@ -222,6 +223,8 @@ SEEING = {
     "qwen3_5": {"num_hidden_layers": 5},
     "qwen3_5_moe": {"num_hidden_layers": 5, "num_experts": 16},
     "kimi_k25": {"num_hidden_layers": 5, "n_routed_experts": 16},
+    "gemma4": {"num_hidden_layers": 7, "num_kv_shared_layers": 1},
+    "gemma4_unified": {"num_hidden_layers": 7, "attention_k_eq_v": True, "num_global_key_value_heads": 2},
 }
 
 
@@ -231,7 +234,8 @@ def test_of_a_model_that_sees_the_language_model_is_counted(kind, tied):
     """From its configuration as saved, without what equals the defaults of the classes."""
     with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")
-        config = transformers.AutoConfig.for_model(kind, text_config=SEEING[kind], tie_word_embeddings=tied)
+        inside = {"text_config": SEEING[kind], "vision_config": {}}
+        config = transformers.AutoConfig.for_model(kind, **inside, tie_word_embeddings=tied)
         module = transformers.AutoModelForImageTextToText.from_config(config)
     saved = config.to_diff_dict()
     expected = parameters_of(module.model.language_model)

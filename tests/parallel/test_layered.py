@@ -55,15 +55,19 @@ OLMO_HYBRID = {
     "model_type": "olmo_hybrid", "vocab_size": 1024, "hidden_size": 512, "intermediate_size": 1536,
     "num_hidden_layers": 8, "num_attention_heads": 8,
 }  # fmt: skip
+GEMMA_4 = {
+    "model_type": "gemma4_text", "vocab_size": 1024, "hidden_size": 512, "intermediate_size": 1536,
+    "num_hidden_layers": 12, "num_kv_shared_layers": 6, "hidden_size_per_layer_input": 64,
+}  # fmt: skip
 
 
 def smallest_of_every_family():
     """Return the smallest catalogue model of every family that can be planned, for quick tests.
 
-    OLMO Hybrid has none there.
+    Two have none there.
     """
     found = {}
-    for architecture in (*map(load, available()), from_config(OLMO_HYBRID)):
+    for architecture in (*map(load, available()), *map(from_config, (OLMO_HYBRID, GEMMA_4))):
         family = architecture.family
         if family.cut and architecture.layered:
             known = found.setdefault(family, architecture)
