@@ -223,9 +223,14 @@ SEEING = {
     "qwen3_5": {"num_hidden_layers": 5},
     "qwen3_5_moe": {"num_hidden_layers": 5, "num_experts": 16},
     "kimi_k25": {"num_hidden_layers": 5, "n_routed_experts": 16},
+    "step3p7": {
+        "num_hidden_layers": 5, "n_routed_experts": 16, "sliding_window": 512,
+        "layer_types": ["full_attention", *["sliding_attention"] * 3, "full_attention"],
+        "num_sliding_attention_heads": 96,
+    },
     "gemma4": {"num_hidden_layers": 7, "num_kv_shared_layers": 1},
     "gemma4_unified": {"num_hidden_layers": 7, "attention_k_eq_v": True, "num_global_key_value_heads": 2},
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -244,6 +249,39 @@ def test_of_a_model_that_sees_the_language_model_is_counted(kind, tied):
     assert model.parameters == expected < sum(p.numel() for p in module.parameters())
     assert "all beside text_config, such as a vision model" in model.left_out
     assert "of the language model" in model.parameters_text
+
+
+#: Step 3.7's keys in published configurations, with one module of multi-token prediction behind 4 layers.
+STEP = {
+    **GATED, "num_hidden_layers": 4, "head_dim": 16, "num_attention_groups": 2, "sliding_window": 12,
+    "layer_types": ["full_attention", *["sliding_attention"] * 3, "full_attention"],
+    "partial_rotary_factors": [0.5, 1.0, 1.0, 1.0, 0.5],
+    "attention_other_setting": {"num_attention_heads": 8}, "moe_layers_enum": "2,3,4",
+    "moe_num_experts": 4, "moe_top_k": 2, "moe_intermediate_size": 32,
+    "share_expert_dims": 48, "num_nextn_predict_layers": 1,
+}  # fmt: skip
+
+
+def test_of_steps_published_keys_the_language_model_is_counted():
+    """FLOPs and cache of a pass without pictures; `test_of_a_model_that_sees…` compares parameters."""
+    seen = {"width": 64, "layers": 1, "heads": 2, "image_size": 28}
+    text = {key: value for key, value in STEP.items() if key != "num_key_value_heads"}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        config = transformers.AutoConfig.for_model("step3p7", text_config=text, vision_config=seen)
+        config._attn_implementation = config._experts_implementation = "eager"
+        module = transformers.AutoModelForImageTextToText.from_config(config).eval()
+        counter = flop_counter.FlopCounterMode(display=False)
+        with counter:
+            cache = module(input_ids=torch.zeros(2, 8, dtype=torch.long), use_cache=True).past_key_values
+    model = from_config({"model_type": "step3p7", "text_config": text})
+    ours = dataclasses.replace(model.training("fp32", optimizer=None), direction="fwd", convention="torch")
+    assert evaluate(ours, batch=2, seq=8)["matrix_flops"] == counter.get_total_flops()
+    sizes = {symbol("batch"): 2, symbol("seq_kv"): 8}
+    numbers = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
+    assert model.cache_bytes("fp32").subs(sizes) == 4 * numbers
+    assert model.parameters == parameters_of(module.model.language_model) + module.lm_head.weight.numel()
+    assert rotated(model) == {8, 16}
 
 
 @pytest.mark.parametrize("kind", CACHED)
