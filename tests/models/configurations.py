@@ -120,6 +120,14 @@ WIDENING = {
         **GEMMA_4, "hidden_size_per_layer_input": 0, "enable_moe_block": True, "num_experts": 4,
         "top_k_experts": 2, "moe_intermediate_size": 32,
     },
+    "gemma3n_text": {
+        **GATED, "num_hidden_layers": 6, "head_dim": 16, "sliding_window": 12, "num_kv_shared_layers": 0,
+        "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 600, "laurel_rank": 12,
+    },
+    "gemma3n_text/shared": {
+        **GATED, "num_hidden_layers": 6, "head_dim": 16, "num_kv_shared_layers": 1, "altup_num_inputs": 3,
+        "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 600, "attention_bias": True,
+    },
     "gemma4_unified_text": {
         **GATED, "num_hidden_layers": 6, "num_key_value_heads": 4, "head_dim": 16, "global_head_dim": 32,
         "attention_k_eq_v": True, "num_global_key_value_heads": 2,

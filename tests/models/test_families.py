@@ -63,7 +63,7 @@ def test_two_devices_do_half_of_the_matrix_flops_each(name):
             for part in parts_of(one, "experts")
         )
         alike += sum(  # and other products that every device computes whole
-            2 * sp.prod(dict(part.sizes)[n] for n in ("m", "n", "k")) * part.repeats
+            2 * sp.prod(dict(part.sizes).get(n, 1) for n in ("batch", "m", "n", "k")) * part.repeats
             for part in one.parts
             if part.layer.name == "matmul" and part in share.parts
         )
@@ -172,6 +172,8 @@ def test_layers_have_a_window_where_hugging_faces_code_gives_them_one(kind, said
         ("gpt_neo", {"attention_types": [3]}, r"attention_types: wanted lists of types .* got \[3\]"),
         ("gpt_neo", {"attention_types": [[["local"], 4]]}, "attention_types has 4 entries for 3 layers"),
         ("gemma4_text", {"head_dim": 16, "use_bidirectional_attention": "all"}, "wanted vision or null"),
+        ("gemma3n_text", {}, "before those that share, got 15 of 3"),
+        ("gemma3n_text", {"num_kv_shared_layers": 0, "intermediate_size": [96, 96, 48]}, r"\[96, 96, 48\]"),
         ("gemma4_text", {"head_dim": 16, "num_kv_shared_layers": 2}, "before those that share, got 2 of 3"),
         (
             "gemma4_text",

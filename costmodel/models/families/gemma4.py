@@ -128,6 +128,11 @@ def kinds(c: Fields) -> Counter[tuple[bool, bool]]:
     # The last layer is global whatever the list says.
     local = [*(name == "sliding_attention" for name in listed[:-1]), False]
     check_overridden(c, OVERRIDDEN, [i for i, windowed in enumerate(local) if not windowed])
+    return sharing(c, local)
+
+
+def sharing(c: Fields, local: list[bool]) -> Counter[tuple[bool, bool]]:
+    """Return the number of layers of each kind, of which the last `reading` read; see `kinds`."""
     first = c.layers - c.reading
     if c.reading and (first < 1 or set(local[:first]) != set(local)):
         raise CostmodelError(
@@ -176,14 +181,17 @@ def feeding(c: Fields, use: Use, reads: bool) -> Iterator[Part]:
     yield pointwise(use, "sum of dense and experts", "add", c.d_model)
 
 
-def own_input(c: Fields, use: Use) -> Iterator[Part]:
-    """Yield the layer's own input: the product for its gate, the gate, the product back, norm, addition."""
+def own_input(c: Fields, use: Use, *, streams: int = 1) -> Iterator[Part]:
+    """Yield the layer's own input: the product for its gate, the gate, the product back, norm, addition.
+
+    It is added to so many residual streams.
+    """
     function = function_of(c, "gelu-tanh")
     yield linear(use, "own input gate", c.d_model, c.d_input)
     yield gate(use, "own input", c.d_input, function)
     yield linear(use, "own input projection", c.d_input, c.d_model)
     yield norm(use, "own input norm", c.d_model)
-    yield pointwise(use, "residual", "add", c.d_model)
+    yield pointwise(use, "residual", "add", streams * c.d_model)
 
 
 def inputs(c: Fields, use: Use) -> Iterator[Part]:
