@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import sympy as sp
 
@@ -31,7 +32,10 @@ class Rotary(Layer):
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "heads", "head_dim")
     defaults: ClassVar[dict[str, str | int]] = {"kv_heads": "heads"}
 
-    check_sizes = check_heads
+    def check_sizes(self, sizes: Mapping[str, Any]) -> None:
+        """Check that `kv_heads` divides `heads`; in a model, 0 of them mean that only Q is rotated."""
+        if not (isinstance(sizes["kv_heads"], int | float) and sizes["kv_heads"] == 0):
+            check_heads(self, sizes)
 
     @property
     def _vectors(self) -> sp.Expr:

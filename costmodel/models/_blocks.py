@@ -29,7 +29,13 @@ B, N, S = symbols("batch seq seq_kv")
 Size: TypeAlias = sp.Expr | int
 
 #: Norms: the kind of layer, and the learned vectors: a gain, an offset.
-NORMS = {"rms": ("rms", 1), "layer": ("layer", 2), "layer-gain": ("layer", 1), "layer-bare": ("layer", 0)}
+NORMS = {
+    "rms": ("rms", 1),
+    "rms-bare": ("rms", 0),
+    "layer": ("layer", 2),
+    "layer-gain": ("layer", 1),
+    "layer-bare": ("layer", 0),
+}
 
 #: How attention handles its scores: on the chip; through memory; or through memory as eager frameworks do,
 #: with separate kernels for the mask and, in training, for dropout.
@@ -139,11 +145,13 @@ def linear(
 def norm(use: Use, name: str, width: Size, kind: str = "rms", *, rows: sp.Expr | None = None) -> Part:
     """Return a norm over rows of that width, with a gain (layer norm: also an offset).
 
-    Of a layer norm without an offset (``layer-gain``) or without both (``layer-bare``) the time still
+    Of a norm without an offset (``layer-gain``) or without both (``rms-bare``, ``layer-bare``) the time still
     includes reading them, which is little.
     """
     of, learned = NORMS[kind]
     part = Part.of(name, use.layer("norm", kind=of), m=use.rows if rows is None else rows, n=width)
+    if not learned:
+        return dataclasses.replace(part, shared=True)
     return with_extra(part, learned * width - part.expression(part.layer.parameters()))
 
 

@@ -16,7 +16,7 @@ def cached(parts: Iterable[Part]) -> sp.Expr:
     found = ZERO
     for part in parts:
         found += part.repeats * part.layer.bytes * part.cached
-        if isinstance(part.layer, StoredCache):
+        if isinstance(part.layer, StoredCache) and not part.borrows:
             found += part.repeats * part.expression(part.layer.cache_size())
     return found
 
@@ -25,7 +25,7 @@ def passed_over(parts: Iterable[Part]) -> sp.Expr:
     """Return the size of what decoding keeps of earlier steps and does not read in this one [bytes]."""
     found = ZERO
     for part in parts:
-        if isinstance(part.layer, StoredCache):
+        if isinstance(part.layer, StoredCache) and not part.borrows:
             found += part.repeats * part.expression(part.layer.passed_over())
     return found
 

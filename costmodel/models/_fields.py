@@ -203,6 +203,50 @@ def each_layer(c: Fields, name: str, listed: list[Any]) -> list[Any]:
     return listed
 
 
+def overridden(key: str, default: Callable[[Fields], Any]) -> Callable[[Fields], Any]:
+    """Return a default: the value that ``per_layer_config``, the field `per_layer`, gives some layers.
+
+    Parameters
+    ----------
+    key : str
+        The key of the value.
+    default : callable
+        The value if no layer has one there.
+
+    Raises
+    ------
+    CostmodelError
+        When the default is used and layers there differ.
+    """
+
+    def value(fields: Fields) -> Any:
+        found = {said[key] for said in (fields.per_layer or {}).values() if key in said}
+        if len(found) > 1:
+            raise CostmodelError(f"per_layer_config: wanted one {key} for its layers, got {sorted(found)}")
+        return found.pop() if found else default(fields)
+
+    return value
+
+
+def check_overridden(c: Fields, allowed: Collection[str], layers: Collection[int]) -> None:
+    """Refuse a ``per_layer_config`` that is not of exactly these layers and keys.
+
+    Raises
+    ------
+    CostmodelError
+        If it has other layers, or keys that are not allowed.
+    """
+    if not c.per_layer:
+        return
+    there = {int(i) for i in c.per_layer}
+    keys = {key for said in c.per_layer.values() for key in said}
+    if there != set(layers) or not keys <= set(allowed):
+        raise CostmodelError(
+            f"per_layer_config: wanted {', '.join(allowed)} of layers {sorted(layers)}, got "
+            f"{', '.join(sorted(keys))} of {sorted(there)}"
+        )
+
+
 def same(name: str, times: int = 1) -> Callable[[Fields], Any]:
     """Return a default that is a multiple of another field."""
     return lambda fields: getattr(fields, name) * times if times != 1 else getattr(fields, name)
@@ -240,3 +284,5 @@ VOCAB = Field(("vocab_size",))
 TIED = Field(("tie_word_embeddings",), True, bool)
 UNTIED = Field(("tie_word_embeddings",), False, bool)
 DENSE = {"vocab": VOCAB, "d_model": D_MODEL, "layers": LAYERS, "heads": HEADS}
+#: Differences of some layers from the others (transformers, HeterogeneousConfigMixin); see `overridden`.
+PER_LAYER = Field(("per_layer_config",), None, dict)

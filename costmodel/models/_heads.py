@@ -41,14 +41,23 @@ class Heads:
         Positions that a query sees, its own included; None: all.
     chosen : int, optional
         Positions that a query attends to, which something before has chosen; None: all that it sees.
-    gated : bool
-        Whether the output is multiplied by a gate of the same width, σ of what is computed with Q.
-    head_gated : bool
-        Whether the output of each head is multiplied by a number; see `head_gate`.
+    gate : str
+        What the output is multiplied by: ``none``; ``query``: σ of a tensor of the same width, computed with
+        Q, with its bias; ``own``: σ of one from a product of its own, without a bias; ``head``: one number
+        per head, from such a product.
     out_norm : bool
         Whether each head's output has an RMS norm without a gain.
     causal : bool
         Whether a position sees only itself and those before it.
+    value_dim : int, optional
+        Width of a head's values; None: that of its keys.
+    values : str
+        ``own``: values have a projection of their own; ``key``: they are the keys before these are normed and
+        rotated.
+    value_norm : bool
+        Whether each head's values are normed, without a gain.
+    reads : bool
+        Whether keys and values are those of an earlier layer, which also keeps them for later tokens.
     """
 
     d_model: int
@@ -61,10 +70,13 @@ class Heads:
     rotary: float = 1.0
     window: int | None = None
     chosen: int | None = None
-    gated: bool = False
-    head_gated: bool = False
+    gate: str = "none"
     out_norm: bool = False
     causal: bool = True
+    value_dim: int | None = None
+    values: str = "own"
+    value_norm: bool = False
+    reads: bool = False
 
     @classmethod
     def of(cls, c: Fields, **traits: Any) -> Heads:
@@ -86,54 +98,89 @@ class Heads:
         """Width of all keys."""
         return self.kv_heads * self.head_dim
 
+    @property
+    def value(self) -> int:
+        """Width of one head's values."""
+        return self.head_dim if self.value_dim is None else self.value_dim
+
+    @property
+    def output(self) -> int:
+        """Width of the results of all heads."""
+        return self.heads * self.value
+
+    @property
+    def projected(self) -> int:
+        """Width of what the first product makes: Q, a gate with it, and K and V unless they are read."""
+        queries = self.query * (2 if self.gate == "query" else 1)
+        if self.reads:
+            return queries
+        return queries + self.keys + (self.kv_heads * self.value if self.values == "own" else 0)
+
 
 def self_attention(use: Use, a: Heads, name: str = "") -> Iterator[Part]:
     """Yield the product for Q, K and V; norms and rotation; the core; the gate; the output projection."""
-    queries = a.query * (2 if a.gated else 1)
-    yield linear(use, f"{name}query, key and value", a.d_model, queries + 2 * a.keys, bias=a.bias)
+    made = "query" if a.reads else "query, key and value"
+    yield linear(use, f"{name}{made}", a.d_model, a.projected, bias=a.bias)
     if a.qk_norm != "none":
         yield qk_norm(use, f"{name}query norm", a.qk_norm, a.heads, a.head_dim)
-        yield qk_norm(use, f"{name}key norm", a.qk_norm, a.kv_heads, a.head_dim)
+        if not a.reads:
+            yield qk_norm(use, f"{name}key norm", a.qk_norm, a.kv_heads, a.head_dim)
+    if a.value_norm and not a.reads:
+        yield qk_norm(use, f"{name}value norm", "free", a.kv_heads, a.value)
     rotated = int(a.head_dim * a.rotary)
     if rotated:
-        yield rotary(use, f"{name}rotary", a.heads, a.kv_heads, rotated)
+        yield rotary(use, f"{name}rotary", a.heads, 0 if a.reads else a.kv_heads, rotated)
     middle = core(use, f"{name}attention", a)
     yield middle
     kept = keeps_its_output(middle)
     if a.out_norm:
-        normed = qk_norm(use, f"{name}output norm", "free", a.heads, a.head_dim)
+        normed = qk_norm(use, f"{name}output norm", "free", a.heads, a.value)
         yield keeping(normed, 0) if kept else normed
         kept = False
-    output = linear(use, f"{name}output projection", a.query, a.d_model, bias=a.out_bias)
-    if a.head_gated:
-        yield from head_gate(use, a.d_model, a.heads, a.head_dim, name)
-        yield output
-    elif a.gated:
-        gated = gate(use, f"{name}output gate", a.query, "sigmoid")
-        yield keeping(gated, sp.Rational(1, 2)) if kept else gated  # only the gate is its own
-        yield output
-    else:
+    output = linear(use, f"{name}output projection", a.output, a.d_model, bias=a.out_bias)
+    if a.gate == "none":
         yield keeping(output, 0) if kept else output
+        return
+    if a.gate == "head":
+        yield from head_gate(use, a.d_model, a.heads, a.value, name, kept=kept)
+    else:
+        yield from _gated(use, a, name, kept=kept)
+    yield output
 
 
-def head_gate(use: Use, d_model: int, heads: int, width: int, name: str = "") -> Iterator[Part]:
+def _gated(use: Use, a: Heads, name: str, *, kept: bool) -> Iterator[Part]:
+    """Yield the product for a gate, unless it is made with Q, and the gate of attention's results.
+
+    The product reads the layer's input, which that for Q keeps; attention may keep its results.
+    """
+    if a.gate == "own":
+        yield keeping(linear(use, f"{name}gate", a.d_model, a.output), 0)
+    gated = gate(use, f"{name}output gate", a.output, "sigmoid")
+    yield keeping(gated, sp.Rational(1, 2)) if kept else gated
+
+
+def head_gate(
+    use: Use, d_model: int, heads: int, width: int, name: str = "", *, kept: bool
+) -> Iterator[Part]:
     """Yield the product for one number per head, of the layer's input, and the heads' outputs times that.
 
-    The first product keeps the same input, and attention the outputs that the scaling's gradient needs.
+    The first product reads what another one keeps; attention may keep its results. The numbers themselves are
+    left out of the traffic.
     """
     yield keeping(linear(use, f"{name}head gate", d_model, heads), 0)
-    yield pointwise(use, f"{name}heads gated", "mul-scalar", heads * width)
+    scaled = pointwise(use, f"{name}heads gated", "mul-scalar", heads * width)
+    yield keeping(scaled, 0) if kept else scaled
 
 
 def qk_norm(use: Use, name: str, kind: str, heads: int, width: int) -> Part:
     """Return the norm of Q or K; see `Heads`."""
     if kind == "row":
         return norm(use, name, heads * width)
-    of_head = {"head": "rms", "free": "rms", "layer": "layer", "each": "layer-gain"}[kind]
+    of_head = {"head": "rms", "free": "rms-bare", "layer": "layer", "each": "layer-gain"}[kind]
     part = norm(use, name, width, of_head, rows=use.rows * heads)
     if kind == "each":
         return with_extra(part, (heads - 1) * width)
-    return replace(part, shared=kind == "free")
+    return part
 
 
 def keeps_its_output(core: Part) -> bool:
@@ -151,10 +198,10 @@ def rotary(use: Use, name: str, heads: int, kv_heads: int, width: int) -> Part:
     return Part.of(name, use.layer("rotary"), **use.tokens, heads=heads, kv_heads=kv_heads, head_dim=width)
 
 
-def core(use: Use, name: str, a: Heads, *, value_dim: int | None = None) -> Part:
+def core(use: Use, name: str, a: Heads) -> Part:
     """Return attention of Q over K and V: the sequence's own, or the cache's."""
     sizes: dict[str, Any] = {"batch": B, "heads": a.heads, "kv_heads": a.kv_heads, "head_dim": a.head_dim}
-    sizes["value_dim"] = a.head_dim if value_dim is None else value_dim
+    sizes["value_dim"] = a.value
     if a.chosen is not None:
         sizes["top_k"] = a.chosen
         if use.decoding:
@@ -162,10 +209,19 @@ def core(use: Use, name: str, a: Heads, *, value_dim: int | None = None) -> Part
         return Part.of(name, use.layer("top-k-attention"), seq=use.length, **sizes)
     if use.decoding:
         cached = S if a.window is None else sp.Min(S, a.window)
-        return Part.of(name, use.layer("decode-attention"), seq_kv=cached, **sizes)
+        part = Part.of(name, use.layer("decode-attention"), seq_kv=cached, **sizes)
+        return replace(part, borrows=a.reads)
     if a.window is not None:
-        return Part.of(name, use.layer("sliding-window"), seq=use.length, window=a.window, **sizes)
-    return Part.of(name, use.scores(causal=a.causal), seq=use.length, **sizes)
+        part = Part.of(name, use.layer("sliding-window"), seq=use.length, window=a.window, **sizes)
+    else:
+        part = Part.of(name, use.scores(causal=a.causal), seq=use.length, **sizes)
+    return _of_kept_keys(use, part, a) if a.reads else part
+
+
+def _of_kept_keys(use: Use, core: Part, a: Heads) -> Part:
+    """Return attention that keeps no keys and values for backward, because an earlier layer keeps them."""
+    keys = core.layer.bytes * B * use.length * a.kv_heads * (a.head_dim + a.value)
+    return keeping(core, 1 - sp.cancel(keys / core.expression(core.layer.kept())))
 
 
 def cross_attention(use: Use, a: Heads, layers: int) -> Iterator[Part]:

@@ -172,7 +172,7 @@ def _gated(use: Use, a: Latent, *, kept: bool) -> Iterator[Part]:
     """
     width = a.heads * a.value_dim
     if a.gate == "head":
-        yield from head_gate(use, a.d_model, a.heads, a.value_dim)
+        yield from head_gate(use, a.d_model, a.heads, a.value_dim, kept=kept)
         return
     if a.gate == "input":
         yield keeping(linear(use, "gate projection", a.d_model, width), 0)
@@ -183,8 +183,15 @@ def _gated(use: Use, a: Latent, *, kept: bool) -> Iterator[Part]:
 def _expanded(use: Use, a: Latent) -> Iterator[Part]:
     """Yield the product for keys and values of all heads, and ordinary attention."""
     yield linear(use, "key and value up-projection", a.kv_rank, a.heads * (a.nope + a.value_dim))
-    heads = Heads(d_model=a.d_model, heads=a.heads, kv_heads=a.heads, head_dim=a.query, window=a.window)
-    yield core(use, "attention", heads, value_dim=a.value_dim)
+    heads = Heads(
+        d_model=a.d_model,
+        heads=a.heads,
+        kv_heads=a.heads,
+        head_dim=a.query,
+        value_dim=a.value_dim,
+        window=a.window,
+    )
+    yield core(use, "attention", heads)
 
 
 def _choice(use: Use, a: Latent, i: Indexer) -> Iterator[Part]:

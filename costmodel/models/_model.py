@@ -262,7 +262,7 @@ class Model(Layer):
             phases = part.layer.forward() if self.direction == "fwd" else part.layer.backward()
             between = sp.Add(*(phase.workspace for phase in phases))
             # A cache is an input of attention, but is in memory during all parts: it is counted elsewhere.
-            one = (dataclasses.replace(part, repeats=ONE),)
+            one = (dataclasses.replace(part, repeats=ONE, borrows=False),)
             there = cached(one) - passed_over(one)
             found.append(part.expression(tensors.inputs + tensors.outputs + between) - there)
         return Largest(*found) + sp.Max(ZERO, *(stack.kept() for stack in self.again))

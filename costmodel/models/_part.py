@@ -45,6 +45,8 @@ class Part:
     cached : Expr
         Numbers, per repeat, that it reads from an earlier step or pass and that its layer does not declare
         (a decoder's states, an encoder's outputs).
+    borrows : bool
+        Whether the cache that it reads is that of another part, which counts it.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Part:
     extra: sp.Expr = ZERO
     keeps: sp.Expr = ONE
     cached: sp.Expr = ZERO
+    borrows: bool = False
 
     @classmethod
     @typed

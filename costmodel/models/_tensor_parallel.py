@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 EXPERTS = {"d_expert": "an expert's width", "d_shared": "the shared expert's width"}
 #: Fields that may be smaller than the number of devices: each device then has one. Each has the largest size
 #: at which it may.
-COPIED = {"kv_heads": math.inf, "groups": 1}
+COPIED = {"kv_heads": math.inf, "global_kv_heads": math.inf, "local_kv_heads": math.inf, "groups": 1}
 #: Largest number of devices that an error suggests.
 MOST = 64
 

@@ -4,13 +4,14 @@ Products with weights come in pairs, the first divided by columns and the second
 devices (Shoeybi et al., arXiv 1909.08053, §3); the heads between them, and the channels of recurrences and
 scans, are divided too. Between the pairs, devices divide the positions (Korthikanti et al., arXiv 2205.05198,
 §4.2.2): norms, residual sums, and all parts without a divided field, whose weights are replicated (shared
-experts, RWKV's second receptance, the last product of Zamba2's block). What is gathered is not kept: backward
-gathers it again (ibid.). Each device sends the tokens of its own positions to the experts, which are spread
-over their own number of devices, and each of which is whole or divided over a further number (Liu et al.,
-arXiv 2504.14960, §3: folded). Products that make the latents of queries and keys, or an adapter's numbers of
-low rank, and RWKV's mixing with the previous token, are replicated and see all positions. Mamba's Δ, B and C
-are computed from all channels, hence summed over the devices in both passes. Mamba-2's come with its heads
-and groups. A decoder gathers its encoder's output in each layer.
+experts, RWKV's second receptance, the last product of Zamba2's block, what Gemma 3n and 4 have beside both
+halves of a layer). What is gathered is not kept: backward gathers it again (ibid.). Each device sends the
+tokens of its own positions to the experts, which are spread over their own number of devices, and each of
+which is whole or divided over a further number (Liu et al., arXiv 2504.14960, §3: folded). Products that make
+the latents of queries and keys, or an adapter's numbers of low rank, and RWKV's mixing with the previous
+token, are replicated and see all positions. Mamba's Δ, B and C are computed from all channels, hence summed
+over the devices in both passes. Mamba-2's come with its heads and groups. A decoder gathers its encoder's
+output in each layer.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ OWN = (
     *("router activation", "router", "routing"),
     *("input beside embedding", "block norm", "block output projection"),
     *("norm gate down-projection", "norm gate", "norm gate up-projection"),
+    *("own input gate", "own input", "own input projection"),
+    *("router of streams", "weights of streams", "mixture of streams", "streams"),
+    *("low-rank input", "low-rank residual"),
 )
 
 

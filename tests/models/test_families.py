@@ -32,7 +32,8 @@ def parts_of(model, name):
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [("falcon", {"alibi": True}), ("bloom", {}), ("mpt", {}), ("gpt_bigcode", {})]
+    ("kind", "said"),
+    [("falcon", {"alibi": True}), *((kind, {}) for kind in ("bloom", "mpt", "gpt_bigcode", "gpt_neo"))],
 )
 def test_models_with_alibi_or_learned_positions_rotate_nothing(kind, said):
     assert not parts_of(of(kind, **said).prefill(), "rotary")
@@ -59,11 +60,16 @@ def test_two_devices_do_half_of_the_matrix_flops_each(name):
         *([m.prefill(), m.decode()] for m in (whole, whole.tensor_parallel(2))), strict=True
     ):
         flops = [evaluate(model, **sizes_of(model))["matrix_flops"] for model in (one, share)]
-        routers = sum(
+        alike = sum(  # routers
             2 * sp.prod(dict(part.sizes)[n] for n in ("batch", "seq", "d_model", "experts")) * part.repeats
             for part in parts_of(one, "experts")
         )
-        undivided = float(sp.sympify(routers).subs({symbol(n): v for n, v in SIZES.items()}))
+        alike += sum(  # and other products that every device computes whole
+            2 * sp.prod(dict(part.sizes).get(n, 1) for n in ("batch", "m", "n", "k")) * part.repeats
+            for part in one.parts
+            if part.layer.name == "matmul" and part in share.parts
+        )
+        undivided = float(sp.sympify(alike).subs({symbol(n): v for n, v in SIZES.items()}))
         assert 2 * (flops[1] - undivided) == pytest.approx(flops[0] - undivided)
 
 
@@ -91,6 +97,21 @@ def test_two_devices_do_half_of_the_matrix_flops_each(name):
         ("phi3", {"partial_rotary_factor": 0.75}, 8, 12),
         ("glm4_moe", {"head_dim": 16}, 8, 8),
         ("minimax_m2", {"head_dim": 16, "rotary_dim": 8}, 8, 8),
+        ("mimo_v2_flash", {"head_dim": 16}, 8, 5),
+        ("exaone_moe", {}, 6, 16),
+        ("afmoe", {"head_dim": 16}, 6, 16),
+        ("cohere2_moe", {"head_dim": 16}, 6, 16),
+        ("cohere2_moe", {"head_dim": 16, "first_k_dense_replace": 1}, 1 + 6, 16),
+        (
+            "cohere2_moe",
+            {"head_dim": 16, "first_k_dense_replace": 1, "prefix_dense_sliding_window_pattern": 2},
+            1 + 6,
+            16,
+        ),
+        ("granite_swa", {"layer_rope_theta": [0, 1, 1, 1, 0, 1, 1, 1]}, 6, 16),
+        ("laguna", {"head_dim": 16}, 8, 8),
+        ("laguna", {"head_dim": 16, "layer_types": ["sliding_attention"] * 8}, 8, 16),
+        ("persimmon", {"num_key_value_heads": 4}, 8, 8),
         ("gpt_neox", {}, 8, 4),
         ("gpt_neox", {"rotary_pct": 1.0}, 8, 16),
         ("gptj", {"n_layer": 8}, 8, 8),
@@ -114,6 +135,14 @@ def test_positions_are_rotated_where_and_as_wide_as_in_hugging_faces_code(kind, 
         ("cohere2", {}, 6),
         ("starcoder2", {}, 0),
         ("starcoder2", {"sliding_window": 8}, 8),
+        ("mimo_v2_flash", {}, 6),
+        ("exaone_moe", {}, 6),
+        ("dots1", {"max_window_layers": 5}, 3),
+        ("afmoe", {"global_attn_every_n_layers": 2}, 4),
+        ("cohere2_moe", {"first_k_dense_replace": 2}, 5),
+        ("cohere2_moe", {"first_k_dense_replace": 2, "prefix_dense_sliding_window_pattern": 2}, 1 + 5),
+        ("granite_swa", {}, 6),
+        ("vaultgemma", {}, 4),
         ("smollm3", {"sliding_window": 8}, 0),
         ("smollm3", {"sliding_window": 8, "use_sliding_window": True}, 2),
     ],
@@ -134,6 +163,25 @@ def test_layers_have_a_window_where_hugging_faces_code_gives_them_one(kind, said
         ("mpt", {"attn_config": {"qk_ln": True}}, "configuration of mpt: qk_ln should be False, got True"),
         ("mpt", {"attn_config": {"alibi": False}}, "configuration of mpt: alibi should be True, got False"),
         ("mpt", {"no_bias": False}, "configuration of mpt: no_bias should be True, got False"),
+        ("hy_v3", {"mlp_bias": True}, "hy_v3: wanted experts without biases"),
+        (
+            "laguna",
+            {"num_attention_heads_per_layer": [4, 4, 8]},
+            r"num_attention_heads_per_layer: wanted 4 of all layers without a window .* got \[4, 4, 8\]",
+        ),
+        ("step3p5", {"moe_layers_enum": "2,x"}, "moe_layers_enum: wanted numbers of layers, got '2,x'"),
+        ("gpt_neo", {"attention_types": [["global", 3]]}, "unknown entry 'g' of attention_types"),
+        ("gpt_neo", {"attention_types": [3]}, r"attention_types: wanted lists of types .* got \[3\]"),
+        ("gpt_neo", {"attention_types": [[["local"], 4]]}, "attention_types has 4 entries for 3 layers"),
+        ("gemma4_text", {"head_dim": 16, "use_bidirectional_attention": "all"}, "wanted vision or null"),
+        ("gemma3n_text", {}, "before those that share, got 15 of 3"),
+        ("gemma3n_text", {"num_kv_shared_layers": 0, "intermediate_size": [96, 96, 48]}, r"\[96, 96, 48\]"),
+        ("gemma4_text", {"head_dim": 16, "num_kv_shared_layers": 2}, "before those that share, got 2 of 3"),
+        (
+            "gemma4_text",
+            {"head_dim": 16, "per_layer_config": {"1": {"head_dim": 32}}},
+            r"per_layer_config: wanted head_dim, num_key_value_heads of layers \[2\], got head_dim of \[1\]",
+        ),
         ("hunyuan_v1_moe", {"moe_topk": [1, 2, 1], "num_experts": 4}, r"got \[1, 2, 1\]"),
     ],
 )
@@ -314,6 +362,9 @@ def test_a_token_caches_a_key_and_a_value_for_each_of_these_heads(kind, said, he
         ("ernie4_5_moe", {"moe_layer_start_index": 2, "moe_layer_end_index": 5}, 4),
         ("ernie4_5_moe", {"moe_layer_end_index": -1, "moe_layer_interval": 2}, 4),
         ("hunyuan_v1_moe", {}, 0),
+        ("exaone_moe", {"first_k_dense_replace": 3}, 3),
+        ("afmoe", {"num_dense_layers": 2}, 2),
+        ("hy_v3", {"mlp_layer_types": ["dense", "sparse"] * 4}, 4),
         ("hunyuan_v1_dense", {"num_experts": 4, "moe_topk": 2}, 8),
     ],
 )
@@ -336,6 +387,19 @@ def test_parallel_halves_keep_their_input_once(kind, tables):
         for p in (False, True)
     ]
     assert kept[0]["kept_bytes"] - kept[1]["kept_bytes"] == 3 * tables * (2 * 48) * 2 * 64
+
+
+def test_a_layer_that_reads_anothers_keys_caches_and_keeps_none():
+    """A global one of 2 heads of 32 numbers; the inputs of both norms are not kept either."""
+    alone, reading = (
+        from_config({**figures("gemma4_text"), "num_kv_shared_layers": layers}) for layers in (0, 1)
+    )
+    table = 2 * 32 * 2
+    one = {symbol("batch"): 1, symbol("seq_kv"): 1}
+    assert alone.cache_bytes().subs(one) - reading.cache_bytes().subs(one) == 2 * table
+    steps = [evaluate(model.training(optimizer=None), batch=1, seq=1) for model in (alone, reading)]
+    assert steps[0]["kept_bytes"] - steps[1]["kept_bytes"] == 4 * table
+    assert predict(reading.decode(), H200, batch=1, seq_kv=48).seconds > 0
 
 
 def all_reduces(model):

@@ -169,13 +169,14 @@ def test_parameters_of_small_configurations_equal_those_of_hugging_faces_module(
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name not in OTHER_CACHES])
 def test_the_cache_has_the_size_of_hugging_faces(name):
-    """After a pass over 8 tokens, fewer than any window has."""
+    """After a pass over 8 tokens, fewer than any window has; layers that read another's cache have none."""
     figures, batch, seq = figures_for(name), 2, 8
     module = build(figures, "cpu").eval()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         cache = module(input_ids=torch.ones(batch, seq, dtype=torch.long), use_cache=True).past_key_values
-    numbers = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
+    kept = (tensor for layer in cache.layers for tensor in (layer.keys, layer.values))
+    numbers = sum(tensor.numel() for tensor in kept if tensor is not None)
     ours = from_config(figures).cache_bytes("fp32")
     assert ours.subs({symbol("batch"): batch, symbol("seq_kv"): seq}) == 4 * numbers
 
@@ -281,6 +282,13 @@ SEEING = {
     "mistral_large4": {"num_hidden_layers": 5, "n_routed_experts": 16},
     "muse_spark": {"num_hidden_layers": 5, "num_local_experts": 16},
     "dots3_note": {"num_hidden_layers": 5, "n_routed_experts": 16},
+    "step3p7": {
+        "num_hidden_layers": 5, "n_routed_experts": 16, "sliding_window": 512,
+        "layer_types": ["full_attention", *["sliding_attention"] * 3, "full_attention"],
+        "num_sliding_attention_heads": 96,
+    },
+    "gemma4": {"num_hidden_layers": 7, "num_kv_shared_layers": 1},
+    "gemma4_unified": {"num_hidden_layers": 7, "attention_k_eq_v": True, "num_global_key_value_heads": 2},
 }  # fmt: skip
 
 
@@ -290,7 +298,8 @@ def test_of_a_model_that_sees_the_language_model_is_counted(kind, tied):
     """From its configuration as saved, without what equals the defaults of the classes."""
     with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")
-        config = transformers.AutoConfig.for_model(kind, text_config=SEEING[kind], tie_word_embeddings=tied)
+        inside = {"text_config": SEEING[kind], "vision_config": {}}
+        config = transformers.AutoConfig.for_model(kind, **inside, tie_word_embeddings=tied)
         module = transformers.AutoModelForImageTextToText.from_config(config)
     saved = config.to_diff_dict()
     expected = parameters_of(module.model.language_model)
@@ -299,6 +308,39 @@ def test_of_a_model_that_sees_the_language_model_is_counted(kind, tied):
     assert model.parameters == expected < sum(p.numel() for p in module.parameters())
     assert "all beside text_config, such as a vision model" in model.left_out
     assert "of the language model" in model.parameters_text
+
+
+#: Step 3.7's keys in published configurations, with one module of multi-token prediction behind 4 layers.
+STEP = {
+    **GATED, "num_hidden_layers": 4, "head_dim": 16, "num_attention_groups": 2, "sliding_window": 12,
+    "layer_types": ["full_attention", *["sliding_attention"] * 3, "full_attention"],
+    "partial_rotary_factors": [0.5, 1.0, 1.0, 1.0, 0.5],
+    "attention_other_setting": {"num_attention_heads": 8}, "moe_layers_enum": "2,3,4",
+    "moe_num_experts": 4, "moe_top_k": 2, "moe_intermediate_size": 32,
+    "share_expert_dims": 48, "num_nextn_predict_layers": 1,
+}  # fmt: skip
+
+
+def test_of_steps_published_keys_the_language_model_is_counted():
+    """FLOPs and cache of a pass without pictures; `test_of_a_model_that_sees…` compares parameters."""
+    seen = {"width": 64, "layers": 1, "heads": 2, "image_size": 28}
+    text = {key: value for key, value in STEP.items() if key != "num_key_value_heads"}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        config = transformers.AutoConfig.for_model("step3p7", text_config=text, vision_config=seen)
+        config._attn_implementation = config._experts_implementation = "eager"
+        module = transformers.AutoModelForImageTextToText.from_config(config).eval()
+        counter = flop_counter.FlopCounterMode(display=False)
+        with counter:
+            cache = module(input_ids=torch.zeros(2, 8, dtype=torch.long), use_cache=True).past_key_values
+    model = from_config({"model_type": "step3p7", "text_config": text})
+    ours = dataclasses.replace(model.training("fp32", optimizer=None), direction="fwd", convention="torch")
+    assert evaluate(ours, batch=2, seq=8)["matrix_flops"] == counter.get_total_flops()
+    sizes = {symbol("batch"): 2, symbol("seq_kv"): 8}
+    numbers = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
+    assert model.cache_bytes("fp32").subs(sizes) == 4 * numbers
+    assert model.parameters == parameters_of(module.model.language_model) + module.lm_head.weight.numel()
+    assert rotated(model) == {8, 16}
 
 
 @pytest.mark.parametrize("kind", CACHED)

@@ -55,15 +55,24 @@ OLMO_HYBRID = {
     "model_type": "olmo_hybrid", "vocab_size": 1024, "hidden_size": 512, "intermediate_size": 1536,
     "num_hidden_layers": 8, "num_attention_heads": 8,
 }  # fmt: skip
+GEMMA_4 = {
+    "model_type": "gemma4_text", "vocab_size": 1024, "hidden_size": 512, "intermediate_size": 1536,
+    "num_hidden_layers": 12, "num_kv_shared_layers": 6, "hidden_size_per_layer_input": 64,
+}  # fmt: skip
+STEP = {
+    "model_type": "step3p5", "vocab_size": 1024, "hidden_size": 512, "num_hidden_layers": 8, "head_dim": 64,
+    "num_attention_heads": 8, "num_sliding_attention_heads": 16, "sliding_window": 128,
+    "layer_types": ["full_attention", "sliding_attention"] * 4, "n_routed_experts": 16,
+}  # fmt: skip
 
 
 def smallest_of_every_family():
     """Return the smallest catalogue model of every family that can be planned, for quick tests.
 
-    OLMO Hybrid and A.X K2 have none there.
+    Four have none there.
     """
     found = {}
-    others = map(from_config, (OLMO_HYBRID, {"model_type": "axk2"}))
+    others = map(from_config, (OLMO_HYBRID, GEMMA_4, STEP, {"model_type": "axk2"}))
     for architecture in (*map(load, available()), *others):
         family = architecture.family
         if family.cut and architecture.layered:

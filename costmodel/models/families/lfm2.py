@@ -93,7 +93,7 @@ def layer(c: Fields, use: Use, kind: str, sparse: bool) -> Iterator[Part]:
         out_bias=c.attention_bias,
         qk_norm="head",
         window=(c.window or None) if kind == NEAR else None,
-        head_gated=c.head_gated,
+        gate="head" if c.head_gated else "none",
     )
     mixer = short_convolution(c, use) if kind == CONV else self_attention(use, heads)
     yield from residual(use, "mixer", c.d_model, mixer, after=c.sandwich)

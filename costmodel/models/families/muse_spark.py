@@ -123,7 +123,7 @@ def gated_residual(use: Use, name: str, width: int, half: Iterable[Part], after:
 def layer(c: Fields, use: Use, near: bool, rotates: bool, sparse: bool) -> Iterator[Part]:
     """Yield one layer."""
     window = c.window if near else None
-    heads = Heads.of(c, qk_norm="free", rotary=rotates, window=window, gated=True, out_norm=True)
+    heads = Heads.of(c, qk_norm="free", rotary=rotates, window=window, gate="query", out_norm=True)
     after = free_norm(use, "post-attention norm", c.d_model)
     yield from gated_residual(use, "attention", c.d_model, self_attention(use, heads), after)
     dense = feed_forward(use, c.d_model, c.d_ff, function_of(c, "silu"), gated=True)

@@ -133,7 +133,8 @@ def delta_net(c: Fields, use: Use) -> Iterator[Part]:
 
 def layer(c: Fields, use: Use, full: bool, sparse: bool) -> Iterator[Part]:
     """Yield one layer."""
-    heads = Heads.of(c, bias=c.attention_bias, out_bias=c.attention_bias, qk_norm="head", gated=c.gated)
+    gate = "query" if c.gated else "none"
+    heads = Heads.of(c, bias=c.attention_bias, out_bias=c.attention_bias, qk_norm="head", gate=gate)
     mixer = self_attention(use, heads) if full else delta_net(c, use)
     yield from residual(use, "attention", c.d_model, mixer)
     yield from feeding(c, use, sparse, function=function_of(c, "silu"), shared=c.d_shared, gated=True)

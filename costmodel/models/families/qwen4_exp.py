@@ -190,7 +190,7 @@ def sparse_attention(c: Fields, use: Use) -> Iterator[Part]:
     yield norm(use, "index key norm", i.width, rows=made)
     yield from choice(use, i, i.width)
     biased = c.attention_bias
-    heads = Heads.of(c, bias=biased, out_bias=biased, qk_norm="head", gated=True, chosen=i.seen)
+    heads = Heads.of(c, bias=biased, out_bias=biased, qk_norm="head", gate="query", chosen=i.seen)
     yield from self_attention(use, heads)
 
 
