@@ -65,7 +65,7 @@ def norm_gate(c: Fields, use: Use) -> Iterator[Part]:
     yield linear(use, "norm gate down-projection", c.d_model, c.norm_rank)
     yield pointwise(use, "norm gate", "silu", c.norm_rank)
     yield linear(use, "norm gate up-projection", c.norm_rank, c.d_model)
-    yield keeping(gate(use, "gated norm", c.d_model), sp.Rational(1, 2))
+    yield keeping(gate(use, "gated norm", c.d_model, "sigmoid"), sp.Rational(1, 2))
 
 
 def layer(c: Fields, use: Use, sparse: bool) -> Iterator[Part]:

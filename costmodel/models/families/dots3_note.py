@@ -7,12 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
-from costmodel.errors import CostmodelError
 from costmodel.models._blocks import Use, between_ends, feeding, residual, stacks
 from costmodel.models._family import Family
-from costmodel.models._fields import Field, Fields, function_of, of_layers, read
+from costmodel.models._fields import (
+    PER_LAYER,
+    Field,
+    Fields,
+    check_overridden,
+    function_of,
+    of_layers,
+    overridden,
+)
 from costmodel.models._latent import Indexer, Latent, latent_attention
 from costmodel.models._part import Part
 from costmodel.models.families import deepseek
@@ -44,31 +50,10 @@ def attentions(c: Fields) -> list[str]:
     return listed if chooses is None else [name if name == NEAR else other for name in listed]
 
 
-def _listed(c: Fields) -> Fields:
-    """Return the sizes of layers with a window that a saved configuration lists; the others are all layers'.
-
-    Raises
-    ------
-    CostmodelError
-        If those layers differ, or others are listed, or other keys.
-    """
-    near = {str(i) for i, name in enumerate(attentions(c)) if name == NEAR}
-    entries: dict[str, Any] = {str(i): entry for i, entry in c.per_layer.items()}
-    first = next(iter(entries.values()), {})
-    known = {*SIZES.values(), *FOLLOWING}
-    alike = all(entry == first for entry in entries.values())
-    if entries and (set(entries) != near or not alike or not set(first) <= known):
-        raise CostmodelError(
-            "per_layer_config: wanted the same sizes for each layer with a window, and none for others, of "
-            + ", ".join(sorted(known))
-        )
-    table = {ours: Field((key,), getattr(c, ours)) for ours, key in SIZES.items()}
-    return read(first, table, "per_layer_config of dots3_note")
-
-
 def _own(name: str, default: int) -> Field:
-    """Return the field of a size that layers with a window have of their own."""
-    return Field((f"swa_{SIZES[name]}",), lambda f: getattr(f.listed, name) if f.per_layer else default)
+    """Return the field of a size that layers with a window have of their own; what is listed, all have."""
+    key = SIZES[name]
+    return Field((f"swa_{key}",), overridden(key, lambda f: getattr(f, name) if f.per_layer else default))
 
 
 FIELDS = {
@@ -78,8 +63,7 @@ FIELDS = {
     "windows": Field(("use_sliding_window",), True, bool),
     "window": Field(("sliding_window", "sliding_window_size"), 512),
     "chooses": Field(("use_dsa",), None, bool),
-    "per_layer": Field(("per_layer_config",), {}, dict),
-    "listed": Field((), _listed),
+    "per_layer": PER_LAYER,
     "near_heads": _own("heads", 64),
     "near_q_rank": _own("q_rank", 1024),
     "near_kv_rank": _own("kv_rank", 1024),
@@ -87,7 +71,7 @@ FIELDS = {
     "near_width": Field(("swa_head_dim",), 256),
     "near_rope": Field(
         (f"swa_{SIZES['rope']}",),
-        lambda f: f.listed.rope if f.per_layer else f.near_width - f.near_nope,
+        overridden(SIZES["rope"], lambda f: f.rope if f.per_layer else f.near_width - f.near_nope),
     ),
     "near_value_dim": _own("value_dim", 128),
 }
@@ -130,7 +114,9 @@ def layer(c: Fields, use: Use, kind: str, sparse: bool) -> Iterator[Part]:
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Return the embedding, the layers of each kind, the norm and the logits."""
-    kinds = sorted(zip(attentions(c), deepseek.has_experts(c), strict=True))
+    kind = attentions(c)
+    check_overridden(c, (*SIZES.values(), *FOLLOWING), [i for i, name in enumerate(kind) if name == NEAR])
+    kinds = sorted(zip(kind, deepseek.has_experts(c), strict=True))
     return between_ends(c, use, stacks(kinds, partial(layer, c, use)))
 
 

@@ -194,7 +194,7 @@ TRAITS = {
     "minimax_m2": Traits(qk_norm="row", correction=True),
     "hunyuan_v1_dense": Traits(qk_norm="head", dense=True),
     "hunyuan_v1_moe": Traits(qk_norm="head", shared=1),
-    "flint": Traits(qk_norm="head", ends=True, local_rotary=True, sinks=True),
+    "flint": Traits(qk_norm="head", ends=True, local_rotary=True, sinks="all"),
     "phimoe": Traits(norm="layer", local=1),
     "kolibri1": Traits(qk_norm="head", norms="around", local=5, local_rotary=True, correction=True),
     "ministral": Traits(local=1),
