@@ -5,13 +5,16 @@ where decays are strong. Chunks are therefore cut into secondary chunks (Yang et
 section 4.3), of 16 tokens in flash-linear-attention. Scores between two of them are products relative to the
 beginning of the later one; within one, the exponential of each pair is taken.
 
-All functions return exponentials for each channel of a head, over all tokens.
+Functions of tokens return exponentials for each channel of a head, over all tokens.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import sympy as sp
 
+from costmodel.cost import Phase
 from costmodel.symbols import ChunkPairs, ceil_div
 
 #: Tokens of a secondary chunk.
@@ -37,3 +40,8 @@ def in_rows(tokens: sp.Expr, chunk: sp.Expr | int) -> sp.Expr:
     """Return those of kernels for each row of pieces: all but the first of m once, (m − 1)/2 for each key."""
     pieces = ceil_div(chunk, PIECE)
     return tokens * (pieces - 1) * (1 / pieces + sp.Rational(1, 2))
+
+
+def timed(phase: Phase, exponentials: sp.Expr) -> Phase:
+    """Return a phase with exponentials that are timed, but are not part of its FLOPs."""
+    return replace(phase, sizes={**phase.sizes, "exponentials": exponentials})

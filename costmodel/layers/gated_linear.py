@@ -13,7 +13,7 @@ from costmodel.errors import CostmodelError
 from costmodel.layers._decay import C, N
 from costmodel.layers._linear import B, H, _MatrixState
 from costmodel.layers._refusal import refuse
-from costmodel.layers._secondary import between, in_rows, squares
+from costmodel.layers._secondary import between, in_rows, squares, timed
 from costmodel.symbols import CeilLog2, ChunkPairs, symbol
 
 STATE = symbol("state")
@@ -68,16 +68,14 @@ class GLA(_MatrixState):
     def core_forward(self) -> tuple[Phase, ...]:
         """The states; then the outputs, after kernels for scores, which take squares within pieces of 16."""
         states, outputs = super().core_forward()
-        return states, self._timed(outputs, squares(N, C) + between(N, C))
+        each = squares(N, C) + between(N, C)
+        return states, timed(outputs, B * H * self.key_dim * each)
 
     def core_backward(self) -> tuple[Phase, ...]:
         """The gradients of the scores take squares for dQ and for dK."""
         *before, operands = super().core_backward()
-        return *before, self._timed(operands, 2 * squares(N, C) + 2 * in_rows(N, C))
-
-    def _timed(self, phase: Phase, each: sp.Expr) -> Phase:
-        """Return a phase with the exponentials that kernels for secondary chunks take per key's channel."""
-        return replace(phase, sizes={**phase.sizes, "exponentials": B * H * self.key_dim * each})
+        each = 2 * squares(N, C) + 2 * in_rows(N, C)
+        return *before, timed(operands, B * H * self.key_dim * each)
 
     def _handed_on(self) -> sp.Expr:
         """Add the gates' sums, which four kernels read, and the scores, which two kernels make."""

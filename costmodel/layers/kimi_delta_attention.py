@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import sympy as sp
 
 from costmodel.cost import Phase
-from costmodel.layers._secondary import PIECE, in_rows, squares, triangles
+from costmodel.layers._secondary import PIECE, in_rows, squares, timed, triangles
 from costmodel.layers.gated_delta_net import DV, HK, HV, B, D, GatedDeltaNet, N
 from costmodel.symbols import CeilLog2, tree_depth
 
@@ -90,17 +90,14 @@ class KimiDeltaAttention(GatedDeltaNet):
     def _in_chunks(self) -> Phase:
         """The kernels' exponentials: of pairs at hand; of others twice; three more for each channel."""
         each = triangles(N, self.chunk) + in_rows(N, self.chunk) + 3 * N
-        return self._timed(self._of_kernels(super()._in_chunks(), again=self._handed_on()), each)
+        phase = self._of_kernels(super()._in_chunks(), again=self._handed_on())
+        return timed(phase, B * HV * D * each)
 
     def backward(self) -> tuple[Phase, ...]:
         """The same of backward, which takes whole secondary squares for dQ and for dK; five more."""
         (phase,) = super().backward()
         each = 2 * squares(N, self.chunk) + 2 * in_rows(N, self.chunk) + 5 * N
-        return (self._timed(phase, each),)
-
-    def _timed(self, phase: Phase, each: sp.Expr) -> Phase:
-        """Return a pass with the exponentials that its kernels take for each channel of a head."""
-        return replace(phase, sizes={**phase.sizes, "exponentials": B * HV * D * each})
+        return (timed(phase, B * HV * D * each),)
 
     @property
     def _kept_squares(self) -> sp.Expr:

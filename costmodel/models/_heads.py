@@ -141,35 +141,40 @@ def self_attention(use: Use, a: Heads, name: str = "") -> Iterator[Part]:
     if a.gate == "none":
         yield keeping(output, 0) if kept else output
         return
-    if a.gate == "head":
-        yield from head_gate(use, a.d_model, a.heads, a.value, name, kept=kept)
-    else:
-        yield from _gated(use, a, name, kept=kept)
+    yield from gated(use, a.gate, a.d_model, a.heads, a.value, name, kept=kept)
     yield output
 
 
-def _gated(use: Use, a: Heads, name: str, *, kept: bool) -> Iterator[Part]:
-    """Yield the product for a gate, unless it is made with Q, and the gate of attention's results.
-
-    The product reads the layer's input, which that for Q keeps; attention may keep its results.
-    """
-    if a.gate == "own":
-        yield keeping(linear(use, f"{name}gate", a.d_model, a.output), 0)
-    gated = gate(use, f"{name}output gate", a.output, "sigmoid")
-    yield keeping(gated, sp.Rational(1, 2)) if kept else gated
-
-
-def head_gate(
-    use: Use, d_model: int, heads: int, width: int, name: str = "", *, kept: bool
+def gated(
+    use: Use, kind: str, d_model: int, heads: int, width: int, name: str = "", *, kept: bool
 ) -> Iterator[Part]:
-    """Yield the product for one number per head, of the layer's input, and the heads' outputs times that.
+    """Yield the product that makes a gate of attention's results, if it has one of its own, and the gate.
 
-    The first product reads what another one keeps; attention may keep its results. The numbers themselves are
-    left out of the traffic.
+    The product reads the layer's input, which another one keeps.
+
+    Parameters
+    ----------
+    use : Use
+        The use of the model.
+    kind : str
+        ``head``: one number for each head, of which the traffic is left out; ``own``: one for each number,
+        made by a product of its own; any other: one for each number, made with the queries.
+    d_model, heads, width : int
+        Width of the layer's input; number of heads, and width of the results of one.
+    name : str
+        Prefix of the parts' names.
+    kept : bool
+        Whether attention keeps its results for backward.
     """
-    yield keeping(linear(use, f"{name}head gate", d_model, heads), 0)
-    scaled = pointwise(use, f"{name}heads gated", "mul-scalar", heads * width)
-    yield keeping(scaled, 0) if kept else scaled
+    if kind == "head":
+        yield keeping(linear(use, f"{name}head gate", d_model, heads), 0)
+        scaled = pointwise(use, f"{name}heads gated", "mul-scalar", heads * width)
+        yield keeping(scaled, 0) if kept else scaled
+        return
+    if kind == "own":
+        yield keeping(linear(use, f"{name}gate projection", d_model, heads * width), 0)
+    part = gate(use, f"{name}output gate", heads * width, "sigmoid")
+    yield keeping(part, sp.Rational(1, 2)) if kept else part  # only the gate is its own
 
 
 def qk_norm(use: Use, name: str, kind: str, heads: int, width: int) -> Part:

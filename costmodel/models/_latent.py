@@ -11,7 +11,7 @@ import sympy as sp
 from costmodel.models._blocks import B, S, Use, gate, keeping, linear, norm, with_extra
 from costmodel.models._decoding import LatentCore, SparseLatentCore
 from costmodel.models._fields import Field, Fields
-from costmodel.models._heads import Heads, after, core, head_gate, keeps_its_output, rotary
+from costmodel.models._heads import Heads, after, core, gated, keeps_its_output, rotary
 from costmodel.models._part import Part
 
 #: Fields of `Latent`, by the keys of all architectures that have it; `d_model` and `heads` come before.
@@ -73,9 +73,9 @@ class Latent:
     rotated : bool
         Whether `rope` numbers of queries and keys are rotated, or used as they are.
     gate : str
-        What the output is multiplied by. ``latent``: a gate of each number, made with the queries from their
-        latent vector before and behind its norm; ``input``: one of each number, from the layer's input;
-        ``head``: one of each head, from there too; empty: nothing.
+        What the output is multiplied by: ``none``; ``latent``: a gate of each number, made with the queries
+        from their latent vector before and behind its norm; ``own``: one of each number, from the layer's
+        input; ``head``: one of each head, from there too.
     key_norm : bool
         Whether the rotated part of a key has a norm.
     window : int, optional
@@ -92,7 +92,7 @@ class Latent:
     bias: bool = False
     sparse: Indexer | None = None
     rotated: bool = True
-    gate: str = ""
+    gate: str = "none"
     key_norm: bool = False
     window: int | None = None
 
@@ -148,8 +148,9 @@ def latent_attention(use: Use, a: Latent) -> Iterator[Part]:
     middle = tuple(_absorbed(use, a) if absorbed else _expanded(use, a))
     yield from middle
     output = linear(use, "output projection", a.heads * a.value_dim, a.d_model, bias=a.bias)
-    if a.gate:
-        yield from _gated(use, a, kept=not absorbed and keeps_its_output(middle[-1]))
+    if a.gate != "none":
+        kept = not absorbed and keeps_its_output(middle[-1])
+        yield from gated(use, a.gate, a.d_model, a.heads, a.value_dim, kept=kept)
         yield output
     else:
         yield output if absorbed else after(middle[-1], output)
@@ -163,21 +164,6 @@ def _queries(use: Use, a: Latent) -> Part:
         return linear(use, "query up-projection", a.q_rank, a.heads * a.query)
     both = linear(use, "query and gate up-projection", 2 * a.q_rank, a.heads * (a.query + a.value_dim))
     return keeping(both, sp.Rational(1, 2))  # the norm keeps what it normed
-
-
-def _gated(use: Use, a: Latent, *, kept: bool) -> Iterator[Part]:
-    """Yield the product that makes the gate, unless it is made with the queries, and the gate.
-
-    The product reads the layer's input, which another one keeps; attention may keep what is gated.
-    """
-    width = a.heads * a.value_dim
-    if a.gate == "head":
-        yield from head_gate(use, a.d_model, a.heads, a.value_dim, kept=kept)
-        return
-    if a.gate == "input":
-        yield keeping(linear(use, "gate projection", a.d_model, width), 0)
-    part = gate(use, "output gate", width, "sigmoid")
-    yield keeping(part, sp.Rational(1, 2)) if kept else part
 
 
 def _expanded(use: Use, a: Latent) -> Iterator[Part]:

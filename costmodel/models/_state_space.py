@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from costmodel.errors import CostmodelError
@@ -63,10 +63,10 @@ def selective(use: Use, a: Selective) -> Iterator[Part]:
     # The scan keeps its input.
     yield keeping(_by_head(use, a, name, own, a.rank + 2 * a.state), 0)
     if a.normed != "none":
-        free = a.normed == "free"
-        yield replace(norm(use, "Δ norm", a.rank), shared=free)
-        both = norm(use, "B and C norm", a.state, rows=2 * use.rows)
-        yield replace(with_extra(both, 0 if free else a.state), shared=free)
+        kind = "rms-bare" if a.normed == "free" else "rms"
+        yield norm(use, "Δ norm", a.rank, kind)
+        both = norm(use, "B and C norm", a.state, kind, rows=2 * use.rows)
+        yield both if a.normed == "free" else with_extra(both, a.state)
     yield with_extra(_by_head(use, a, "Δ projection", a.rank, own), a.inner)
     scan = use.layer("mamba", form="recurrent" if use.decoding else "scan")
     sizes: dict[str, Any] = {"d_model": a.d_model, "hidden": own, "state": a.state}

@@ -7,7 +7,6 @@ for 4, which an indexer chooses (compressed sparse).
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -197,8 +196,7 @@ def attention(c: Fields, use: Use, kind: str) -> Iterator[Part]:
     if kind == SPARSE:
         yield from indexer(c, use)
     yield linear(use, "query up-projection", c.q_rank, c.heads * c.head_dim)
-    free = norm(use, "query norm", c.head_dim, rows=use.rows * c.heads)
-    yield dataclasses.replace(free, shared=True)
+    yield norm(use, "query norm", c.head_dim, "rms-bare", rows=use.rows * c.heads)
     yield norm(use, "key norm", c.head_dim)
     yield rotary(use, "rotary", c.heads, 1, c.rope)
     middle = core(c, use, kind)

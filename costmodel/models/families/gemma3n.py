@@ -12,11 +12,10 @@ from functools import partial
 
 from costmodel.models._blocks import (
     Use,
-    embedding,
+    between_ends,
     feed_forward,
     keeping,
     linear,
-    logits,
     norm,
     pointwise,
     residual,
@@ -27,7 +26,8 @@ from costmodel.models._family import Family
 from costmodel.models._fields import ACT, DENSE, TIED, Field, Fields, function_of, of_layers, same
 from costmodel.models._heads import Heads, self_attention
 from costmodel.models._part import Part
-from costmodel.models.families.gemma4 import LAYER_TYPES, inputs, own_input, sharing
+from costmodel.models.families.gemma4 import inputs, own_input, sharing
+from costmodel.models.families.llama import LAYER_TYPES
 from costmodel.models.stack import Stack
 
 #: Of so many layers by default the last is global.
@@ -137,18 +137,13 @@ def more_streams(c: Fields, use: Use, name: str) -> Iterator[Part]:
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
-    """Yield the embedding, the layers' inputs, the streams, the layers, the streams' mean, the logits."""
+    """Return the embedding, the layers' inputs, the streams, the layers, the streams' mean, the logits."""
     types = of_layers(c, LAYER_TYPES) or [LAYER_TYPES[(i + 1) % PATTERN > 0] for i in range(c.layers)]
-    yield embedding(use, c.vocab, c.d_model, tied=c.tied)
-    yield from inputs(c, use)
-    yield from more_streams(c, use, "further streams")
     kinds = sharing(c, [name == "sliding_attention" for name in types])
-    yield from stacks(kinds, partial(layer, c, use))
-    yield from more_streams(c, use, "streams to words")
-    for _ in range(c.streams - 1):
-        yield pointwise(use, "mean of streams", "add", c.d_model)
-    yield norm(use, "final norm", c.d_model)
-    yield logits(use, c.vocab, c.d_model)
+    before = (*inputs(c, use), *more_streams(c, use, "further streams"))
+    mean = [pointwise(use, "mean of streams", "add", c.d_model)] * (c.streams - 1)
+    behind = (*more_streams(c, use, "streams to words"), *mean)
+    return between_ends(c, use, (*before, *stacks(kinds, partial(layer, c, use)), *behind))
 
 
 GEMMA3N = Family(

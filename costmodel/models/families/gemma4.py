@@ -13,13 +13,13 @@ from functools import partial
 from costmodel.errors import CostmodelError
 from costmodel.models._blocks import (
     Use,
+    between_ends,
     embedding,
     experts,
     feed_forward,
     gate,
     keeping,
     linear,
-    logits,
     norm,
     pointwise,
     residual,
@@ -41,10 +41,11 @@ from costmodel.models._fields import (
 )
 from costmodel.models._heads import Heads, self_attention
 from costmodel.models._part import Part
+from costmodel.models.families.llama import LAYER_TYPES
 from costmodel.models.stack import Stack
 
-#: Entries allowed in ``layer_types``; of six layers by default the last is global.
-LAYER_TYPES, PATTERN = ("full_attention", "sliding_attention"), 6
+#: Of so many layers by default the last is global.
+PATTERN = 6
 #: What ``per_layer_config`` may say of global layers.
 OVERRIDDEN = ("head_dim", "num_key_value_heads")
 #: Width of global heads if a configuration says nothing.
@@ -204,13 +205,9 @@ def inputs(c: Fields, use: Use) -> Iterator[Part]:
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
-    """Yield the embedding, the layers' inputs, the layers, the norm and the logits."""
-    yield embedding(use, c.vocab, c.d_model, tied=c.tied)
-    if c.d_input:
-        yield from inputs(c, use)
-    yield from stacks(kinds(c), partial(layer, c, use))
-    yield norm(use, "final norm", c.d_model)
-    yield logits(use, c.vocab, c.d_model)
+    """Return the embedding, the layers' inputs, the layers, the norm and the logits."""
+    made = inputs(c, use) if c.d_input else ()
+    return between_ends(c, use, (*made, *stacks(kinds(c), partial(layer, c, use))))
 
 
 GEMMA4 = Family(

@@ -58,7 +58,7 @@ def layer(c: Fields, use: Use, sparse: bool, own: bool) -> Iterator[Part]:
     indexer = Indexer(heads=c.index_heads, width=c.index_width, top_k=c.index_top_k, own=own)
     yield hyper(c, use, mixes=False)
     yield norm(use, "attention norm", c.d_model)
-    for part in latent_attention(use, Latent.of(c, sparse=indexer, gate="input")):
+    for part in latent_attention(use, Latent.of(c, sparse=indexer, gate="own")):
         yield with_extra(part, c.heads) if part.name == "attention" else part
     yield hyper(c, use, mixes=False)
     yield norm(use, "feed-forward norm", c.d_model)

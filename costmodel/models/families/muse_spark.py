@@ -5,7 +5,6 @@ Windows in all layers but every fourth, counted from the last, which rotates no 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator
 from functools import partial
 
@@ -37,11 +36,8 @@ from costmodel.models._fields import (
 )
 from costmodel.models._heads import Heads, self_attention
 from costmodel.models._part import Part
-from costmodel.models.families.deepseek import MLP_TYPES
+from costmodel.models.families.llama import LAYER_TYPES, MLP_TYPES
 from costmodel.models.stack import Stack
-
-#: Entries allowed in ``layer_types``.
-LAYER_TYPES = ("full_attention", "sliding_attention")
 
 FIELDS = {
     **DENSE,
@@ -88,11 +84,6 @@ def kinds(c: Fields) -> Iterator[tuple[bool, bool, bool]]:
         yield near, rotates, listed[i] == "sparse" if listed else True
 
 
-def free_norm(use: Use, name: str, width: int) -> Part:
-    """Return an RMS norm without a gain."""
-    return dataclasses.replace(norm(use, name, width), shared=True)
-
-
 def mixture(c: Fields, use: Use) -> Iterator[Part]:
     """Yield the experts between two projections, with norms of their input and of each one's output.
 
@@ -124,7 +115,7 @@ def layer(c: Fields, use: Use, near: bool, rotates: bool, sparse: bool) -> Itera
     """Yield one layer."""
     window = c.window if near else None
     heads = Heads.of(c, qk_norm="free", rotary=rotates, window=window, gate="query", out_norm=True)
-    after = free_norm(use, "post-attention norm", c.d_model)
+    after = norm(use, "post-attention norm", c.d_model, "rms-bare")
     yield from gated_residual(use, "attention", c.d_model, self_attention(use, heads), after)
     dense = feed_forward(use, c.d_model, c.d_ff, function_of(c, "silu"), gated=True)
     half = mixture(c, use) if sparse else (dense,)
@@ -145,7 +136,7 @@ def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     if c.d_narrow > c.d_model:
         raise CostmodelError(f"moe_hidden_size: wanted at most {c.d_model}, got {c.d_narrow}")
     layers = stacks(sorted(kinds(c)), partial(layer, c, use))
-    return between_ends(c, use, (free_norm(use, "embedding norm", c.d_model), *layers))
+    return between_ends(c, use, (norm(use, "embedding norm", c.d_model, "rms-bare"), *layers))
 
 
 MUSE_SPARK = Family(
