@@ -1,9 +1,16 @@
-"""Matrix products on a matrix core: n and k are padded to the array, m to its row granularity."""
+"""Matrix products on a matrix core: n and k are padded to the array, m to its row granularity.
+
+Memory and the array work at the same time, block by block. What precedes the first block's arithmetic and
+follows the last one's is hidden by nothing: of a product that fits in half of the memory on the chip (blocks
+are held twice), all of the shorter of the two times.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from costmodel import dtypes
@@ -13,6 +20,9 @@ from costmodel.kernels._systolic import CONSTANTS, ROWS, padded, roofline
 from costmodel.kernels.base import Estimate, as_arrays
 
 __all__ = ["CONSTANTS", "seconds"]
+
+#: Copies of a block's operands and results on the chip: one that is computed, and one that is moved.
+_COPIES = 2.0
 
 
 def seconds(
@@ -47,10 +57,14 @@ def seconds(
         Terms ``matrix:<dtype>``, ``hbm``, ``launch``.
     """
     m, n, k, batch = as_arrays(m, n, k, batch)
-    width = dtypes.dtype(dtype).bytes
+    kind = dtypes.dtype(dtype)
+    width = kind.bytes
     side = device.array_side
     flops = 2 * batch * padded(m, ROWS) * padded(n, side) * padded(k, side)
     rounding = 2 * m * k if quantise else 0.0
     stored = width if weights is None else stored_bytes(k, weights, group)
     moved = batch * (width * (m * k + m * n) + stored * k * n + rounding)
-    return roofline(device, constants, dtype, flops, moved)
+    found = roofline(device, constants, dtype, flops, moved)
+    shorter = np.minimum(found.terms[f"matrix:{kind.name}"], found.terms["hbm"])
+    held = np.minimum(device.onchip_capacity / _COPIES / moved, 1.0)
+    return replace(found, seconds=found.seconds + shorter * held)

@@ -41,7 +41,8 @@ def test_times_follow_from_the_text_of_the_posts(rows):
     value, unit = rows["posted"].str.split(" ", expand=True).T.to_numpy()
     value = value.astype(float)
     scale = np.array([{"ms": 1e-3, "us": 1e-6}.get(u, np.nan) for u in unit])
-    products = 2 * rows[["m", "n", "k"]].prod(axis=1, skipna=False)
+    batch = rows["b"].fillna(1) if "b" in rows else 1
+    products = 2 * batch * rows[["m", "n", "k"]].prod(axis=1, skipna=False)
     scores = rows["batch"] * rows["heads_q"] * rows["seq_q"] * rows["seq_kv"]
     half = np.where(rows["op"] == "attention_prefill", 0.5, 1.0)
     backward = rows["direction"] == "bwd" if "direction" in rows else False
