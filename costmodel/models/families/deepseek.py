@@ -15,6 +15,7 @@ from costmodel.models._family import Family
 from costmodel.models._fields import ACT, DENSE, UNTIED, Field, Fields, function_of, of_layers
 from costmodel.models._latent import LATENT_FIELDS, Indexer, Latent, latent_attention
 from costmodel.models._part import Part
+from costmodel.models.families.llama import MLP_TYPES
 from costmodel.models.stack import Stack
 
 
@@ -131,8 +132,8 @@ LEFT_TO_DEFAULTS = {
     "mistral4": _MISTRAL,
     "axk1": _AXK1,
 }
-#: Entries allowed in ``mlp_layer_types``, ``indexer_types`` and ``layer_types``; the letters of a pattern.
-MLP_TYPES, INDEXER_TYPES, LAYER_TYPES = ("dense", "sparse"), ("full", "shared"), ("indexed_attention",)
+#: Entries allowed in ``indexer_types`` and ``layer_types``; the letters of a pattern.
+INDEXER_TYPES, LAYER_TYPES = ("full", "shared"), ("indexed_attention",)
 LETTERS = {"F": "full", "S": "shared"}
 
 #: Sizes of the indexers, and which layers have one.
